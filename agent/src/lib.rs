@@ -1,0 +1,1 @@
+//! Puts this machine on its owner's tailnet.
