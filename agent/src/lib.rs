@@ -14,6 +14,8 @@ pub mod identity;
 pub mod metadata;
 /// What the platform is told.
 pub mod report;
+/// When to try again.
+pub mod retry;
 /// Credentials that cannot be printed.
 pub mod secret;
 /// The local API.

@@ -3,3 +3,8 @@
 pub mod settings;
 
 pub use self::settings::Settings;
+
+/// The control server as preferences and records spell it: without a trailing slash, which tailscaled would keep (federation trap `//api`).
+pub fn control_url(settings: &Settings) -> String {
+    settings.tailnet.control_url.as_str().trim_end_matches('/').to_owned()
+}
