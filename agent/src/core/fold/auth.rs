@@ -84,7 +84,7 @@ impl World {
         let has_node = self.node.status.as_ref().is_some_and(|status| status.have_node_key);
         self.login.forced = has_node && !stopped;
         self.login.refused = 0;
-        self.login.rejoin = stopped;
+        self.login.rejoin = true;
         if !has_node {
             self.record.applied = None;
         }
