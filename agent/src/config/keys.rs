@@ -57,7 +57,7 @@ macro_rules! keys {
 keys! {
     MetadataProvider "metadata.provider" Preset::Text("devbox");
         "\"devbox\" or \"file\"";
-        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"file\" reads a token that something else keeps fresh, and takes everything else from [tailnet] below."
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"file\" reads a token that something else keeps fresh, and takes everything else from the section tailnet below."
     MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
         "a URL without path, https or http to an IP address, or unix:/path";
         "Where the provider \"devbox\" asks. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
