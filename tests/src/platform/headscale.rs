@@ -7,7 +7,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -84,6 +84,13 @@ impl Headscale {
         &self.config.base_domain
     }
 
+    /// Returns its database, to notice changes.
+    pub fn database(&self) -> Database {
+        Database {
+            path: self.config.dir.join("db.sqlite-wal"),
+        }
+    }
+
     /// Returns the path of its log.
     pub fn log_path(&self) -> PathBuf {
         log_path(&self.config.dir)
@@ -142,6 +149,23 @@ impl Headscale {
             .with_context(|| format!("failed to send {signal}: not running"))?;
         let pid = Pid::from_raw(i32::try_from(pid).context("failed to read a process id")?);
         kill(pid, signal).with_context(|| format!("failed to send {signal} to headscale"))
+    }
+}
+
+/// Headscale's database as a file that changes whenever something registers.
+#[derive(Clone, Debug)]
+pub struct Database {
+    path: PathBuf,
+}
+
+impl Database {
+    /// Returns a mark that differs after the database was written to.
+    ///
+    /// # Errors
+    /// When the file is not there, as before Headscale has started.
+    pub fn stamp(&self) -> std::io::Result<(u64, SystemTime)> {
+        let file = std::fs::metadata(&self.path)?;
+        Ok((file.len(), file.modified()?))
     }
 }
 

@@ -14,11 +14,15 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::headscale::Database;
 use super::headscale::api::{HeadscaleApi, NewKey, Node};
 use super::keys::{KeyRequest, Mint, MintedKey};
 
-/// How often the nodes are looked at while keys are out; a tenth of what a person would notice.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often Headscale's database is looked at while a key is out whose node may need its tags set.
+///
+/// Only a change of the database is a reason to ask for the nodes: each call costs Headscale a bcrypt check of the API key, 50 ms
+/// of one core, which would slow the very join that is being watched.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A key that was minted, by its id.
 #[derive(Clone, Debug)]
@@ -27,7 +31,7 @@ pub struct Minted {
     pub request: KeyRequest,
     /// Until when it can be used.
     pub until: Instant,
-    /// Whether a node has used it and got its tags.
+    /// Whether nothing is left to do for the node that uses it: Headscale gives a first registration the right tags itself.
     pub settled: bool,
 }
 
@@ -43,11 +47,11 @@ pub struct HeadscaleMinter {
 
 impl HeadscaleMinter {
     /// Returns a maker, and starts the task that gives nodes the tags of their newer keys.
-    pub fn start(api: HeadscaleApi) -> Self {
+    pub fn start(api: HeadscaleApi, database: Database) -> Self {
         let book = Book::default();
         let minted = watch::Sender::new(0);
-        let settling =
-            tokio::spawn(settle(api.clone(), Arc::clone(&book), minted.subscribe())).abort_handle();
+        let settling = settle(api.clone(), database, Arc::clone(&book), minted.subscribe());
+        let settling = tokio::spawn(settling).abort_handle();
         Self {
             api,
             book,
@@ -74,7 +78,7 @@ impl HeadscaleMinter {
     }
 
     async fn create(&self, request: KeyRequest) -> Result<MintedKey> {
-        self.lift_expiry(&request.subject).await?;
+        let returning = self.lift_expiry(&request.subject).await?;
         let new = NewKey {
             user: None,
             tags: request.tags.clone(),
@@ -89,7 +93,7 @@ impl HeadscaleMinter {
             Minted {
                 request,
                 until,
-                settled: false,
+                settled: !returning,
             },
         );
         self.minted.send_modify(|count| *count += 1);
@@ -100,9 +104,11 @@ impl HeadscaleMinter {
     }
 
     /// Tailscale takes an expired node back with a new key; Headscale only one whose expiry was lifted before.
-    async fn lift_expiry(&self, subject: &str) -> Result<()> {
+    ///
+    /// Returns whether the subject had a key before, so that its node may be there already.
+    async fn lift_expiry(&self, subject: &str) -> Result<bool> {
         if self.key_ids(subject).is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         for node in self
             .nodes_of(subject)
@@ -112,7 +118,7 @@ impl HeadscaleMinter {
         {
             self.api.disable_expiry(&node.id).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn key_ids(&self, subject: &str) -> HashSet<String> {
@@ -143,19 +149,35 @@ fn lock(book: &Book) -> MutexGuard<'_, BTreeMap<String, Minted>> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks at the nodes for as long as a key is out that may still be used, and sleeps until the next is minted.
-async fn settle(api: HeadscaleApi, book: Book, mut minted: watch::Receiver<usize>) {
+/// Looks at the nodes whenever the database changes while a key is out, and sleeps until the next is minted.
+async fn settle(
+    api: HeadscaleApi,
+    database: Database,
+    book: Book,
+    mut minted: watch::Receiver<usize>,
+) {
     while minted.changed().await.is_ok() {
+        let mut last = None;
         while outstanding(&book) {
-            match api.nodes().await {
-                Ok(nodes) => settle_nodes(&api, &book, &nodes).await,
-                // Control may be down on purpose; it is asked again as long as keys are out.
-                Err(error) => tracing::debug!(
-                    error = format!("{error:#}"),
-                    "failed to look for registered nodes"
-                ),
+            let stamp = database.stamp();
+            let unchanged = matches!((&last, &stamp), (Some(last), Ok(now)) if last == now);
+            if !unchanged && settle_once(&api, &book).await {
+                // A database that cannot be read counts as changed.
+                last = stamp.ok();
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Returns whether every node is as its key says; control may be down on purpose, and is then asked again.
+async fn settle_once(api: &HeadscaleApi, book: &Book) -> bool {
+    match api.nodes().await {
+        Ok(nodes) => settle_nodes(api, book, &nodes).await,
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::debug!(error, "failed to look for registered nodes");
+            false
         }
     }
 }
@@ -167,25 +189,29 @@ fn outstanding(book: &Book) -> bool {
         .any(|minted| !minted.settled && now < minted.until)
 }
 
-async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) {
+async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
+    let mut all_done = true;
     for node in nodes {
         let Some(id) = node.key_id() else { continue };
         let Some(minted) = lock(book).get(id).filter(|minted| !minted.settled).cloned() else {
             continue;
         };
-        if same_tags(&node.tags, &minted.request.tags) {
-            mark_settled(book, id, &minted);
-            continue;
-        }
-        match api.set_tags(&node.id, &minted.request.tags).await {
+        let wanted = &minted.request.tags;
+        let given = if same_tags(&node.tags, wanted) {
+            Ok(())
+        } else {
+            api.set_tags(&node.id, wanted).await
+        };
+        match given {
             Ok(()) => mark_settled(book, id, &minted),
-            Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
-                node = node.id,
-                "failed to set a node's tags"
-            ),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, node = node.id, "failed to set a node's tags");
+                all_done = false;
+            }
         }
     }
+    all_done
 }
 
 /// A reusable key is never done with: the next node may use it too.

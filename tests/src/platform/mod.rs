@@ -141,7 +141,10 @@ impl Platform {
             .with_context(|| format!("failed to create {}", config.dir.display()))?;
         let (headscale, control_relay) = start_control(&config).await?;
         let ledger = Ledger::default();
-        let minter = Arc::new(HeadscaleMinter::start(headscale.api.clone()));
+        let minter = Arc::new(HeadscaleMinter::start(
+            headscale.api.clone(),
+            headscale.database(),
+        ));
         let api = Facade::start(INSIDE, config.address, minter.clone(), ledger.clone()).await?;
         std::fs::write(ca_file(&config.dir), api.ca_pem())
             .context("failed to write the lab's CA")?;
