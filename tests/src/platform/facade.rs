@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::exchange::{self, Credential};
+use super::headscale::api::plain_client;
 use super::keys::{self, Mint};
 use super::ledger::{Ledger, SecretKind};
 use super::random;
@@ -77,10 +78,7 @@ impl Facade {
         let tls =
             RustlsConfig::from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
         let tls = tls.await.context("failed to use the API's certificate")?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .context("failed to make the API's HTTP client")?;
+        let http = plain_client()?;
         let shared = Shared {
             book: Arc::default(),
             minter,

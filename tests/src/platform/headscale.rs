@@ -199,12 +199,13 @@ fn spawn(config: &HeadscaleConfig) -> Result<Child> {
 }
 
 async fn wait_healthy(config: &HeadscaleConfig, child: &mut Child) -> Result<()> {
+    let client = api::plain_client()?;
     let well = async {
         loop {
             if let Some(status) = child.try_wait().context("failed to wait for headscale")? {
                 bail!("failed to start headscale: it ended with {status}");
             }
-            if api::healthy(config.listen).await {
+            if api::healthy(&client, config.listen).await {
                 return Ok(());
             }
             tokio::time::sleep(START_PAUSE).await;

@@ -95,6 +95,10 @@ impl Metadata {
 pub fn start_behind_relay(at: SocketAddr, sources: Sources) -> Result<(Metadata, Relay)> {
     let listener = TcpListener::bind(at)
         .with_context(|| format!("failed to bind the metadata relay to {at}"))?;
+    // One hop is all that an answer may travel: past a router it would serve somebody else's VM.
+    listener
+        .set_ttl(1)
+        .context("failed to limit how far metadata travels")?;
     let public = listener
         .local_addr()
         .context("failed to read the metadata relay's address")?;

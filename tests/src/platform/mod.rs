@@ -27,6 +27,9 @@ pub mod tamper;
 pub mod tls;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -102,11 +102,20 @@ impl Node {
     }
 }
 
+/// Returns a client for servers of this machine, which speak plain HTTP: without certificates to load it is made in no time.
+///
+/// # Errors
+/// When the TLS library does not start.
+pub(in crate::platform) fn plain_client() -> Result<Client> {
+    let builder = Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .timeout(CALL_LIMIT);
+    builder.build().context("failed to make an HTTP client")
+}
+
 /// Returns whether a Headscale at an address says that it is well.
-pub async fn healthy(at: SocketAddr) -> bool {
-    let Ok(client) = Client::builder().no_proxy().timeout(CALL_LIMIT).build() else {
-        return false;
-    };
+pub async fn healthy(client: &Client, at: SocketAddr) -> bool {
     let answer = client.get(format!("http://{at}/health")).send().await;
     answer.is_ok_and(|answer| answer.status().is_success())
 }
@@ -125,8 +134,7 @@ impl HeadscaleApi {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(at: SocketAddr, key: String) -> Result<Self> {
-        let client = Client::builder().no_proxy().timeout(CALL_LIMIT).build();
-        let client = client.context("failed to make headscale's HTTP client")?;
+        let client = plain_client()?;
         Ok(Self {
             base: format!("http://{at}/api/v1"),
             key,
