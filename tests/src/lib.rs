@@ -1,1 +1,3 @@
 //! lab lib.
+
+pub mod platform;
