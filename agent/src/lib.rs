@@ -1,5 +1,7 @@
 //! Puts a devbox or a CI runner on its owner's tailnet, and keeps it there, with no stored secret.
 
+/// The command line: one file a verb.
+pub mod cli;
 /// Time, passed in like every other edge.
 pub mod clock;
 /// Configuration: what files say, merged, then valid and typed.
@@ -18,5 +20,7 @@ pub mod report;
 pub mod secret;
 /// The local API.
 pub mod socket;
+/// The only `unsafe`.
+pub mod sys;
 /// The real tailscaled.
 pub mod tailscaled;
