@@ -54,3 +54,27 @@ impl From<&client::Error> for ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::Error as E;
+
+    #[test]
+    fn each_failure_of_the_client_has_the_code_that_scripts_rely_on() {
+        let path = std::path::PathBuf::from("/run/devbox-agent/api/agent.sock");
+        let failures = [
+            (E::Absent { path: path.clone() }, 69),
+            (E::Refused { path: path.clone() }, 69),
+            (E::Silent, 69),
+            (E::Busy("too many connections".into()), 69),
+            (E::Protocol("no sentence".into()), 69),
+            (E::Closed { path }, 77),
+            (E::NotPermitted("leave needs root".into()), 77),
+            (E::Rejected("the configuration is wrong".into()), 1),
+        ];
+        for (error, number) in failures {
+            assert_eq!(ExitCode::from(&error).number(), number, "{error}");
+        }
+    }
+}

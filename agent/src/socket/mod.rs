@@ -7,6 +7,8 @@ pub mod listen;
 pub mod publish;
 #[cfg(test)]
 pub(crate) mod samples;
+#[cfg(test)]
+mod schema;
 pub mod server;
 mod slots;
 mod watchers;

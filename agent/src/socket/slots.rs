@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_user_gets_eight_and_gets_them_back() {
         let slots = Slots::default();
-        let mut held: Vec<Slot> = (0..PER_USER).map(|_| slots.take(1000, false).ok().expect("a slot")).collect();
+        let mut held: Vec<Slot> = (0..PER_USER).map(|_| slots.take(1000, false).expect("a slot")).collect();
         assert_eq!(slots.take(1000, false).err(), Some(Full::User));
         assert!(slots.take(1001, false).is_ok(), "another user is served");
         held.pop();
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn many_users_cannot_lock_root_out() {
         let slots = Slots::default();
-        let held: Vec<Slot> = (0..56).map(|n| slots.take(1000 + n / 8, false).ok().expect("a slot")).collect();
+        let held: Vec<Slot> = (0..56).map(|n| slots.take(1000 + n / 8, false).expect("a slot")).collect();
         assert_eq!(slots.take(2000, false).err(), Some(Full::Agent));
-        let root: Vec<Slot> = (0..8).map(|_| slots.take(0, true).ok().expect("a slot for root")).collect();
+        let root: Vec<Slot> = (0..8).map(|_| slots.take(0, true).expect("a slot for root")).collect();
         assert_eq!(slots.take(990, true).err(), Some(Full::Agent), "never more than 64");
         drop((held, root));
         assert!(slots.lock().is_empty(), "nothing is remembered of users that are gone");

@@ -45,3 +45,27 @@ fn watch(directory: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     inotify.add_watch(directory, CHANGES)?;
     register(OwnedFd::from(inotify))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::listen::bind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_appears_is_told_by_the_kernel_before_any_time_has_passed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("agent.sock");
+        let appearance = Appearance::of(&socket);
+        let begun = tokio::time::Instant::now();
+        let _listener = bind(&socket).expect("bind");
+        appearance.wait().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_is_not_there_is_looked_for_again_soon() {
+        let begun = tokio::time::Instant::now();
+        Appearance::of(Path::new("/nonexistent/agent.sock")).wait().await;
+        assert_eq!(begun.elapsed(), POLL);
+    }
+}

@@ -77,24 +77,23 @@ impl Session {
             return failure(403, &format!("{} needs root, the agent's own user, or the group {GROUP}", verb.as_str()));
         }
         match tokio::time::timeout(CORE_TIMEOUT, self.command(verb)).await {
-            Ok(Some(Ok(()))) => taken(verb),
-            Ok(Some(Err(sentence))) => failure(409, &sentence),
-            Ok(None) => failure(503, "the agent is stopping"),
+            Ok(Ok(Ok(()))) => taken(verb),
+            Ok(Ok(Err(sentence))) => failure(409, &sentence),
+            Ok(Err(CoreGone)) => failure(503, "the agent is stopping"),
             Err(_elapsed) => failure(503, "the agent did not take the command in time; read its log"),
         }
     }
 
-    /// Hands the verb to the core and waits for its reply; none when there is no core any more.
-    async fn command(&self, verb: Verb) -> Option<Result<(), String>> {
+    /// Hands the verb to the core and waits for its reply.
+    async fn command(&self, verb: Verb) -> Result<Result<(), String>, CoreGone> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.commands.send(Command { verb, reply }).await;
-        // Both errors have no more to say than that the core is gone.
-        match sent {
-            Ok(()) => answer.await.map_or(None, Some),
-            Err(_closed) => None,
-        }
+        self.commands.send(Command { verb, reply }).await.map_err(|_closed| CoreGone)?;
+        answer.await.map_err(|_dropped| CoreGone)
     }
 }
+
+/// There is no core any more, or it dropped the command.
+struct CoreGone;
 
 /// A refresh is done when the core has answered; the other two have effects that go on.
 fn taken(verb: Verb) -> Answer {
