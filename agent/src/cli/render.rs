@@ -22,36 +22,54 @@ pub fn status(document: &Document, now: Now, colour: bool) -> String {
     page.text
 }
 
-/// Draws what an agent that is not running last said, and what tailscaled itself says now, if it was asked.
-pub fn last_known(known: &LastKnown, daemon: Option<&Result<Status, Fault>>, now: SystemTime, colour: bool) -> String {
-    let mut page = Page::new(colour);
-    let when = words::relative(known.written, now);
-    page.headline(&format!("devbox-agent is not running; last known, from {when}"), Tone::Bad);
-    page.gap();
-    page.row("then", &headline(&known.document));
-    if let Some(daemon) = daemon {
-        page.row("now", &daemon_now(daemon));
-    }
-    page.row("do", DOWN_REMEDY);
-    let since = words::relative_text(&known.document.since, now);
-    body(&mut page, &known.document, &since, now);
-    page.text
+/// In what way the agent is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// Nobody listens.
+    NotRunning,
+    /// Somebody listens and does not answer.
+    Silent,
 }
 
-/// Draws an agent of which nothing is known, and what tailscaled itself says now, if it was asked.
-pub fn unknown(daemon: Option<&Result<Status, Fault>>, colour: bool) -> String {
-    let mut page = Page::new(colour);
-    page.headline("devbox-agent is not running, and has not run since this machine started", Tone::Bad);
-    page.gap();
-    if let Some(daemon) = daemon {
-        page.row("now", &daemon_now(daemon));
+impl Down {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::NotRunning => "devbox-agent is not running",
+            Self::Silent => "devbox-agent does not answer",
+        }
     }
-    page.row("do", DOWN_REMEDY);
-    page.text
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::NotRunning => "start it: systemctl start devbox-agent; why it stopped: journalctl -u devbox-agent",
+            Self::Silent => "restart it: systemctl restart devbox-agent; what it did last: journalctl -u devbox-agent",
+        }
+    }
 }
 
-/// What to do about an agent that is down.
-const DOWN_REMEDY: &str = "start it: systemctl start devbox-agent; why it stopped: journalctl -u devbox-agent";
+/// Draws what an agent that is down last said, if it did, and what tailscaled itself says now, if it was asked.
+pub fn down(
+    how: Down,
+    known: Option<&LastKnown>,
+    daemon: Option<&Result<Status, Fault>>,
+    now: SystemTime,
+    colour: bool,
+) -> String {
+    let mut page = Page::new(colour);
+    let from = match known {
+        Some(known) => format!("last known, from {}", words::relative(known.written, now)),
+        None => "nothing is known from before".into(),
+    };
+    page.headline(&format!("{}; {from}", how.sentence()), Tone::Bad);
+    page.gap();
+    page.row("then", &known.map(|known| headline(&known.document)).unwrap_or_default());
+    page.row("now", &daemon.map(daemon_now).unwrap_or_default());
+    page.row("do", how.remedy());
+    if let Some(LastKnown { document, .. }) = known {
+        body(&mut page, document, &words::relative_text(&document.since, now), now);
+    }
+    page.text
+}
 
 /// Says in one line whether the node is on the tailnet, and if not, how far it is.
 pub fn headline(document: &Document) -> String {

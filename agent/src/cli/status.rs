@@ -4,9 +4,10 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::Level;
 use super::exit::ExitCode;
 use super::output::Output;
-use super::{Level, render};
+use super::render::{self, Down};
 use crate::clock::Clock;
 use crate::core::reason::{Fault, printable};
 use crate::socket::client::{Client, Error};
@@ -125,32 +126,40 @@ async fn fall_back(
 ) -> io::Result<ExitCode> {
     output.complain(error)?;
     let daemon = daemon().await;
-    let known = publish::read(&status_path(runtime));
-    let now = clock.now().real;
-    match (known, args.json) {
-        (Ok(known), true) => output.answer(last_known_json(&known, daemon.as_ref())?)?,
-        (Ok(known), false) => output.answer(render::last_known(&known, daemon.as_ref(), now, output.colour))?,
-        (Err(unread), true) => output.complain(&unread)?,
-        (Err(unread), false) => {
-            output.complain(&unread)?;
-            output.answer(render::unknown(daemon.as_ref(), output.colour))?;
+    let known = match publish::read(&status_path(runtime)) {
+        Ok(known) => Some(known),
+        Err(unread) => output.complain(&unread).map(|()| None)?,
+    };
+    match (&known, args.json) {
+        (Some(known), true) => output.answer(last_known_json(known, daemon.as_ref(), args.watch)?)?,
+        (None, true) => {}
+        (known, false) => {
+            let now = clock.now().real;
+            output.answer(render::down(how(error), known.as_ref(), daemon.as_ref(), now, output.colour))?;
         }
     }
     Ok(ExitCode::Unavailable)
+}
+
+fn how(error: &Error) -> Down {
+    match error {
+        Error::Absent { .. } | Error::Refused { .. } => Down::NotRunning,
+        _ => Down::Silent,
+    }
 }
 
 fn pretty(document: &Document) -> String {
     format!("{:#}\n", serde_json::json!(document))
 }
 
-/// The last document with a mark that it is one: `last_known`, which a running agent's document never has.
-fn last_known_json(known: &LastKnown, daemon: Option<&Result<Status, Fault>>) -> io::Result<String> {
+/// The last document with a mark that it is one: `last_known`, which a running agent's document never has. In a watch it is a line too.
+fn last_known_json(known: &LastKnown, daemon: Option<&Result<Status, Fault>>, line: bool) -> io::Result<String> {
     let mut document = serde_json::to_value(&known.document).map_err(io::Error::other)?;
     document["last_known"] = serde_json::json!({
         "written_at": rfc3339(known.written),
         "tailscaled": daemon.map(daemon_json),
     });
-    Ok(format!("{document:#}\n"))
+    Ok(if line { format!("{document}\n") } else { format!("{document:#}\n") })
 }
 
 fn daemon_json(daemon: &Result<Status, Fault>) -> serde_json::Value {

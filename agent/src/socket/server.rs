@@ -51,13 +51,19 @@ pub async fn serve(
         slots: Slots::default(),
         refusals: Arc::new(Semaphore::new(REFUSALS)),
     };
-    let mut connections = JoinSet::new();
+    let (mut connections, mut failing) = (JoinSet::new(), false);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _address)) => server.admit(stream, &mut connections),
+                Ok((stream, _address)) => {
+                    server.admit(stream, &mut connections);
+                    failing = false;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection to the local API could not be accepted");
+                    // Once for a row of failures: a log that fills up would be a second fault.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "connections to the local API cannot be accepted");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             },

@@ -116,6 +116,34 @@ async fn an_agent_that_never_ran_leaves_tailscaled_to_speak() {
 }
 
 #[tokio::test]
+async fn a_watch_of_an_agent_that_was_killed_ends_with_a_line_that_says_last_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(status_path(dir.path()), document::json(&sample(Phase::Online))).expect("a status file");
+    let (status, server) = agent(dir.path(), Phase::Online);
+    let kill = async {
+        while status.receiver_count() < 3 {
+            tokio::task::yield_now().await;
+        }
+        server.abort();
+    };
+    let args = Args { json: true, watch: true, ..Args::default() };
+    let (ran, ()) = tokio::join!(run_with(args, dir.path(), None), kill);
+    assert_eq!(ran.code, ExitCode::Unavailable);
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    assert!(lines.last().is_some_and(|last| last["last_known"].is_object()), "{}", ran.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_hangs_is_not_said_to_be_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _hung = bind(&socket_path(dir.path())).expect("bind");
+    let page = run_with(Args::default(), dir.path(), None).await;
+    assert_eq!(page.code, ExitCode::Unavailable);
+    assert!(page.out.starts_with("● devbox-agent does not answer; nothing is known from before\n"), "{}", page.out);
+}
+
+#[tokio::test]
 async fn a_stale_socket_is_an_agent_that_is_down() {
     let dir = tempfile::tempdir().expect("a directory");
     drop(bind(&socket_path(dir.path())).expect("bind"));

@@ -111,6 +111,27 @@ async fn a_slow_watcher_gets_the_latest_and_not_the_past() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_lasts_and_another_connection_does_not() {
+    let agent = agent(Phase::Joining, Access::default());
+    let client = agent.client();
+    let mut watch = client.watch().await.expect("a watch");
+    watch.next().await.expect("a document");
+    tokio::time::sleep(LIFE * 2).await;
+    agent.turn(Phase::Online);
+    assert_eq!(watch.next().await.expect("a document"), Some(sample(Phase::Online)));
+
+    let mut big = sample(Phase::Online);
+    big.agent.version = "x".repeat(2_000_000);
+    agent.status.send_replace(Arc::new(big));
+    let mut unread = agent.connect().await;
+    unread.write_all(b"GET /v1/status HTTP/1.1\r\nHost: agent\r\n\r\n").await.expect("send");
+    tokio::time::sleep(LIFE * 2).await;
+    let mut all = Vec::new();
+    let _ = unread.read_to_end(&mut all).await;
+    assert!(all.len() < 2_000_000, "an answer that nobody reads is not kept");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watcher_that_does_not_read_is_dropped() {
     let agent = agent(Phase::Joining, Access::default());
     let mut stream = open_watch(&agent).await;
