@@ -1,6 +1,6 @@
 //! Puts a devbox or a CI runner on its owner's tailnet, and keeps it there, with no stored secret.
 
-/// The command line: one file a verb.
+/// The command line, one file a verb.
 pub mod cli;
 /// Time, passed in like every other edge.
 pub mod clock;
@@ -10,12 +10,16 @@ pub mod config;
 pub mod core;
 /// Tokens traded for keys.
 pub mod federation;
+/// Files replaced as a whole, and read with care.
+pub mod files;
 /// The record and the names that stay the same.
 pub mod identity;
 /// What this machine is.
 pub mod metadata;
 /// What the platform is told.
 pub mod report;
+/// When to try again.
+pub mod retry;
 /// Credentials that cannot be printed.
 pub mod secret;
 /// The local API.

@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+pub mod config;
 pub mod exit;
 mod level;
 pub mod output;

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::document::{self, Document};
+use crate::core::reason::chain;
+use crate::files;
 
 /// How a file is replaced: atomically, mode 0644.
 pub type Write = dyn Fn(&Path, &[u8]) -> io::Result<()> + Send + Sync;
@@ -19,6 +21,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Prepares to keep the file at `path`: replaced as a whole each time, readable by every user.
+    pub fn of_file(path: PathBuf) -> Self {
+        Self::new(path, Arc::new(|path, bytes| files::write_atomic(path, bytes, 0o644).map_err(io::Error::other)))
+    }
+
     /// Prepares to write to `path` with `write`, which is called off the event loop: it may wait for a disk.
     pub fn new(path: PathBuf, write: Arc<Write>) -> Self {
         Self { path, write }
@@ -47,7 +54,7 @@ impl Publisher {
     fn note(&self, result: &io::Result<()>, failing: bool) {
         match result {
             Err(error) if !failing => {
-                tracing::warn!(path = %self.path.display(), %error, "the status file cannot be written");
+                tracing::warn!(path = %self.path.display(), error = chain(error), "the status file cannot be written");
             }
             Ok(()) if failing => tracing::info!(path = %self.path.display(), "the status file is written again"),
             _ => {}
@@ -98,6 +105,7 @@ pub fn read(path: &Path) -> Result<LastKnown, ReadError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Mutex;
 
     use super::*;
@@ -155,12 +163,16 @@ mod tests {
         assert_eq!(*tries.lock().expect("tries"), 2);
     }
 
-    #[test]
-    fn what_was_written_is_read_back() {
+    #[tokio::test]
+    async fn what_was_published_is_read_back_and_every_user_may_read_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("status.json");
-        std::fs::write(&path, document::json(&sample(Phase::Online))).expect("a status file");
+        let (sender, receiver) = watch::channel(Arc::new(sample(Phase::Online)));
+        drop(sender);
+        Publisher::of_file(path.clone()).run(receiver).await;
         assert_eq!(read(&path).expect("last known").document, sample(Phase::Online));
+        let mode = std::fs::metadata(&path).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
     }
 
     #[test]

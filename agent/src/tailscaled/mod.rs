@@ -61,3 +61,12 @@ pub struct DaemonPaths {
     /// The LocalAPI socket.
     pub socket: PathBuf,
 }
+
+/// Whether `version` is at least `min` (major, minor); an unreadable version passes, since LocalAPI answered.
+pub fn supported(version: &str, min: (u32, u32)) -> bool {
+    let mut parts = version.split(['.', '-']).map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= min,
+        _ => true,
+    }
+}
