@@ -24,5 +24,7 @@ pub mod retry;
 pub mod secret;
 /// The local API.
 pub mod socket;
+/// The only `unsafe`.
+pub mod sys;
 /// The real tailscaled.
 pub mod tailscaled;
