@@ -183,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::clock::BootTime;
+    use crate::identity::record::RememberedPace;
 
     fn uid() -> u32 {
         nix::unistd::geteuid().as_raw()
@@ -203,7 +204,8 @@ mod tests {
     }
 
     fn record(id: &str) -> Record {
-        let not_before = [("mint".to_owned(), BootTime(7_000))].into();
+        let not_before =
+            [("mint".to_owned(), RememberedPace { at: BootTime(7_000), attempts: 2, asked: false })].into();
         Record { instance_id: Some(id.into()), boot_id: "b".into(), not_before, ..Record::default() }
     }
 
