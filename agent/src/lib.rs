@@ -18,5 +18,7 @@ pub mod report;
 pub mod secret;
 /// The local API.
 pub mod socket;
+/// What the kernel offers and no safe wrapper covers.
+pub mod sys;
 /// The real tailscaled.
 pub mod tailscaled;

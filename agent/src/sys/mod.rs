@@ -1,0 +1,13 @@
+//! What the kernel offers and no safe wrapper covers; the only place with `unsafe`.
+
+/// Noticing that the wall clock was set.
+pub mod clock_step;
+/// Keeping secrets out of core dumps.
+pub mod dumpable;
+/// Handing a descriptor to a child process.
+pub mod inherit;
+/// Signalling a process that cannot be mistaken for another.
+pub mod pidfd;
+mod readable;
+/// Ending zombies as PID 1.
+pub mod reaper;
