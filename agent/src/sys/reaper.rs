@@ -95,11 +95,15 @@ mod tests {
         assert_eq!(waitid(Id::Pid(orphan), WaitPidFlag::WEXITED), Err(Errno::ECHILD), "the orphan is gone");
     }
 
-    /// A process whose parent has ended.
+    /// A process whose parent has ended; it ends itself only then, so that its parent cannot have reaped it.
     async fn orphan() -> Pid {
-        let parent =
-            Command::new("sh").args(["-c", "sh -c 'exit 3' >/dev/null & echo $!"]).stdout(Stdio::piped()).spawn();
-        let output = parent.expect("sh").wait_with_output().await.expect("sh");
+        let script = "exec 3<&0; sh -c 'read line <&3; exit 3' >/dev/null & echo $!";
+        let mut parent = Command::new("sh");
+        let parent = parent.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut parent = parent.spawn().expect("sh");
+        let held = parent.stdin.take();
+        let output = parent.wait_with_output().await.expect("sh");
+        drop(held);
         Pid::from_raw(String::from_utf8(output.stdout).expect("text").trim().parse().expect("a pid"))
     }
 

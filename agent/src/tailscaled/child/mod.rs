@@ -77,6 +77,10 @@ impl ChildSupervisor {
         self.runtime.join("tailscaled.pid")
     }
 
+    fn notify_socket(&self) -> PathBuf {
+        self.runtime.join("tailscaled-notify.sock")
+    }
+
     async fn try_start(&self) -> Result<(), ChildError> {
         let _turn = self.turn.lock().await;
         self.end_current().await?;
@@ -92,7 +96,7 @@ impl ChildSupervisor {
 
     /// Dropped before it is done, it leaves nothing running.
     async fn spawn_until_ready(&self) -> Result<Tailscaled, ChildError> {
-        let path = self.runtime.join("tailscaled-notify.sock");
+        let path = self.notify_socket();
         let notify = NotifySocket::bind(path.clone()).map_err(setup("make the socket", &path))?;
         let running = self.spawn(notify.path())?;
         if let Err(error) = orphan::record(&self.pid_file(), running.pid()) {
@@ -138,9 +142,17 @@ impl ChildSupervisor {
     async fn end_current(&self) -> Result<(), ChildError> {
         if let Some(tailscaled) = self.current.send_replace(None) {
             tailscaled.running.end(self.patience.grace, orphan::KILLED).await?;
-            orphan::forget(&self.pid_file());
+            self.tidy();
         }
         Ok(())
+    }
+
+    /// Only for a turn of one's own. An end by itself leaves the files to the next start: they do no harm.
+    fn tidy(&self) {
+        orphan::forget(&self.pid_file());
+        if let Err(error) = notify_socket::remove(&self.notify_socket()) {
+            tracing::debug!(%error, "failed to remove the notify socket");
+        }
     }
 
     async fn try_stop(&self) -> Result<(), ChildError> {
@@ -213,7 +225,6 @@ impl Supervisor for ChildSupervisor {
 
     async fn exited(&self) -> Fault {
         let ended = self.next_end().await;
-        orphan::forget(&self.pid_file());
         for line in &ended.lines {
             tracing::warn!(target: "tailscaled", "{line}");
         }

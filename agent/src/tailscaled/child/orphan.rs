@@ -108,17 +108,25 @@ fn start_time(stat: &str) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
     use tokio::process::{Child, Command};
 
     use super::*;
 
     const GRACE: Duration = Duration::from_millis(100);
 
-    /// A process that serves, as its arguments say, this socket.
-    fn process(script: &str, socket: &Path) -> Child {
+    /// A process that serves, as its arguments say, this socket; it runs `script`, and has come that far.
+    async fn process(script: &str, socket: &Path) -> Child {
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(socket_argument(socket));
-        command.kill_on_drop(true).spawn().expect("sh")
+        command
+            .args(["-c", &format!("{script}; echo up; while :; do sleep 1; done"), "sh"])
+            .arg(socket_argument(socket));
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("sh");
+        let mut up = [0; 3];
+        child.stdout.as_mut().expect("piped").read_exact(&mut up).await.expect("it is up");
+        child
     }
 
     fn pid(child: &Child) -> u32 {
@@ -136,11 +144,15 @@ mod tests {
     async fn an_orphan_is_ended_and_waited_for_even_when_it_ignores_that_or_is_frozen() {
         let directory = tempfile::tempdir().expect("a directory");
         let (file, socket) = (directory.path().join("pid"), directory.path().join("socket"));
-        for script in ["while :; do sleep 1; done", "trap '' TERM; while :; do sleep 1; done", "kill -STOP $$"] {
-            let mut orphan = process(script, &socket);
+        for (script, frozen) in [("true", false), ("trap '' TERM", false), ("true", true)] {
+            let mut orphan = process(script, &socket).await;
+            if frozen {
+                let handle = PidFd::open(pid(&orphan)).expect("pidfd").expect("it lives");
+                handle.signal(Signal::SIGSTOP).expect("frozen");
+            }
             record(&file, pid(&orphan)).expect("recorded");
             end(&file, &socket, GRACE).await.expect("ended");
-            assert!(orphan.try_wait().expect("wait").is_some(), "{script} has ended already");
+            assert!(orphan.try_wait().expect("wait").is_some(), "{script}, frozen {frozen}: it has ended already");
             assert!(!file.exists());
         }
     }
@@ -149,7 +161,7 @@ mod tests {
     async fn a_process_that_only_has_the_pid_or_another_socket_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let (file, socket) = (directory.path().join("pid"), directory.path().join("socket"));
-        let mut innocent = process("while :; do sleep 1; done", &socket);
+        let mut innocent = process("true", &socket).await;
         let mut stale = Record::of(pid(&innocent)).expect("a record");
         stale.start_time -= 1;
         std::fs::write(&file, serde_json::to_string(&stale).expect("text")).expect("written");
