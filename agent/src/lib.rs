@@ -24,7 +24,7 @@ pub mod retry;
 pub mod secret;
 /// The local API.
 pub mod socket;
-/// The only `unsafe`.
+/// What the kernel offers and no safe wrapper covers.
 pub mod sys;
 /// The real tailscaled.
 pub mod tailscaled;
