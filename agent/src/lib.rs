@@ -8,6 +8,8 @@ pub mod config;
 pub mod core;
 /// Tokens traded for keys.
 pub mod federation;
+/// Requests that trust nothing about the other side.
+pub mod http;
 /// The record and the names that stay the same.
 pub mod identity;
 /// What this machine is.
