@@ -76,7 +76,8 @@ async fn a_certificate_of_no_known_authority_is_untrusted_and_nothing_is_sent() 
 
 #[tokio::test]
 async fn headers_that_drip_are_cut_off_at_the_deadline() {
-    let slow = |_: usize, _: &_| vec![Step::Drip(b"HTTP/1.1 200 OK\r\n".to_vec(), Duration::from_millis(40)), Step::Hang];
+    let slow =
+        |_: usize, _: &_| vec![Step::Drip(b"HTTP/1.1 200 OK\r\n".to_vec(), Duration::from_millis(40)), Step::Hang];
     let server = Server::start(slow).await;
     assert_eq!(failure(server.url(), limits(SHORT, PATIENT)).await, Failure::Timeout);
 }

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_credential_is_taken_out_wherever_it_stands() {
-        let quote = redactor("eyJhbGciOi.payload.sig").quote("bad jwt \"eyJhbGciOi.payload.sig\", eyJhbGciOi.payload.sig!");
+        let quote =
+            redactor("eyJhbGciOi.payload.sig").quote("bad jwt \"eyJhbGciOi.payload.sig\", eyJhbGciOi.payload.sig!");
         assert_eq!(quote, "bad jwt \"[redacted]\", [redacted]!");
     }
 
