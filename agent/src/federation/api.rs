@@ -15,7 +15,7 @@ use self::wire::{Exchanged, Minted};
 use super::{AccessToken, Claims, Federation, KeyRequest, claims};
 use crate::clock::{BootTime, Clock};
 use crate::core::reason::Fault;
-use crate::http::{self, Answer, BODY_MAX, HttpError, Limits, Redactor, Transport};
+use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, Transport};
 use crate::secret::Secret;
 
 /// How long each request may take, connecting included.
@@ -83,12 +83,23 @@ impl Api {
     async fn send(&self, request: RequestBuilder) -> Result<Answer, HttpError> {
         let total = self.settings.deadline;
         let limits = Limits { head: total, body: total, total, cap: BODY_MAX };
-        let answer = http::send(request, limits).await?;
+        let answer = match http::send(request, limits).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.forget(error).await),
+        };
         if let Some(date) = answer.date() {
             let heard = Heard { date, at: self.settings.clock.now().boot };
             *self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(heard);
         }
         Ok(answer)
+    }
+
+    /// After a failure that a dead connection or old certificates may explain, the next request begins with a new client.
+    async fn forget(&self, error: HttpError) -> HttpError {
+        if matches!(error.failure(), Failure::Timeout | Failure::Broken | Failure::Untrusted) {
+            *self.client.lock().await = None;
+        }
+        error
     }
 
     /// The API's clock now, carried on from what it last said.
@@ -97,7 +108,6 @@ impl Api {
         heard.map(|heard| heard.date + self.settings.clock.now().boot.since(heard.at))
     }
 
-    /// Makes an error of a refusal. One by a server whose clock is far from ours is about the clocks.
     fn refused(&self, step: Step, answer: &Answer, redactor: &Redactor) -> ApiError {
         let now = self.settings.clock.now().real;
         ApiError::Refused {

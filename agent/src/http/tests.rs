@@ -64,17 +64,6 @@ async fn a_name_that_cannot_resolve_is_dns() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_no_known_authority_is_untrusted_and_nothing_is_sent() {
-    let server = Server::start(|_, _| reply(200, &[], "")).await;
-    let mut url = server.url();
-    url.set_scheme("https").unwrap();
-    let found = send(client(&transport()).unwrap().get(url).bearer_auth("canary"), limits(500, 500)).await;
-    // The server speaks plain HTTP: it never sees the request, and the handshake fails.
-    assert!(server.requests().is_empty());
-    assert!(matches!(found.map(|_| ()).unwrap_err().failure(), Failure::Untrusted | Failure::Timeout));
-}
-
-#[tokio::test]
 async fn headers_that_drip_are_cut_off_at_the_deadline() {
     let slow =
         |_: usize, _: &_| vec![Step::Drip(b"HTTP/1.1 200 OK\r\n".to_vec(), Duration::from_millis(40)), Step::Hang];
