@@ -12,6 +12,8 @@ pub mod core;
 pub mod federation;
 /// Files replaced as a whole, and read with care.
 pub mod files;
+/// Requests that trust nothing about the other side.
+pub mod http;
 /// The record and the names that stay the same.
 pub mod identity;
 /// What this machine is.

@@ -1,9 +1,15 @@
 //! Workload identity federation: a JWT is traded for an access token, and that for a one-time auth key.
 
+pub mod api;
+pub mod claims;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+pub use self::api::Api;
 use crate::core::reason::Fault;
 use crate::metadata::spec::Lifecycle;
 use crate::secret::Secret;

@@ -1,11 +1,24 @@
 //! What this machine is, and a token to prove it: one file a provider behind one trait.
 
+pub mod command;
+pub mod devbox;
+pub mod document;
+pub mod file;
+pub mod hostname;
+pub mod parse;
+pub mod resolve;
 pub mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod value;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::document::Document;
+pub use self::parse::parse;
+pub use self::resolve::{Rules, resolve};
 pub use self::spec::{Instance, Spec, Tailnet};
 use crate::core::reason::Fault;
 use crate::secret::Secret;

@@ -8,7 +8,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::readable::register;
+use super::async_fd::register;
 
 /// Wakes whenever CLOCK_REALTIME is set discontinuously: by a person, by NTP, or by a hypervisor after a pause.
 ///

@@ -12,6 +12,5 @@ pub mod inherit;
 pub mod peer_groups;
 /// Signalling a process that cannot be mistaken for another.
 pub mod pidfd;
-mod readable;
 /// Ending zombies as PID 1.
 pub mod reaper;

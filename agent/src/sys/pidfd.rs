@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 
-use super::readable::register;
+use super::async_fd::register;
 
 /// A process, held by a descriptor: its pid may be given to another process, this handle never is (pidfd_open(2), Linux 5.3).
 #[derive(Debug)]

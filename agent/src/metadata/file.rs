@@ -1,0 +1,196 @@
+//! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, or what a
+//! command prints. The spec comes from configuration.
+
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
+use super::command::{self, CommandError};
+use super::document::{Document, Node, REPORT_INTERVAL, Section};
+use super::{Instance, Metadata, Read, Rules, Spec, resolve, value};
+use crate::config::settings::TokenSource;
+use crate::core::reason::{Code, Fault, Reasoned};
+use crate::secret::Secret;
+
+/// How long a token command may take.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The largest token file, in bytes.
+const TOKEN_MAX: usize = 64 * 1024;
+
+/// Looks up a variable of the environment, which is an edge like any other.
+pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+
+/// What the provider is made of.
+#[derive(Clone)]
+pub struct FileSettings {
+    /// Where the token is.
+    pub token: TokenSource,
+    /// `instance.id`; else the machine id.
+    pub instance: Option<String>,
+    /// Where the machine id is: `/etc/machine-id`.
+    pub machine_id: PathBuf,
+    /// What configuration says of the node.
+    pub rules: Rules,
+    /// The environment.
+    pub environment: Environment,
+    /// How long a token command may take: [`COMMAND_DEADLINE`].
+    pub deadline: Duration,
+}
+
+/// The provider.
+pub struct File {
+    settings: FileSettings,
+}
+
+impl File {
+    /// Makes the provider; nothing is read yet.
+    pub fn new(settings: FileSettings) -> Self {
+        Self { settings }
+    }
+
+    async fn spec(&self) -> Result<Spec, Fault> {
+        let id = match &self.settings.instance {
+            Some(id) => id.clone(),
+            None => machine_id(&self.settings.machine_id).await.map_err(|e| Fault::from(&e))?,
+        };
+        let instance = Instance { id, kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
+        let tailnet = Section::Node(Node::default());
+        let document = Document { instance, tailnet, report_interval: REPORT_INTERVAL };
+        resolve(document, &self.settings.rules).map_err(|e| Fault::from(&e))
+    }
+
+    async fn fetch(&self, audience: &str) -> Result<Secret<String>, FileError> {
+        let token = match &self.settings.token {
+            TokenSource::File(path) => from_file(path).await?,
+            TokenSource::Environment(name) => self.from_environment(name)?,
+            TokenSource::Command(argv) => command::output(argv, audience, self.settings.deadline).await?,
+        };
+        if token.expose().is_empty() { Err(FileError::Empty { source_name: self.source_name() }) } else { Ok(token) }
+    }
+
+    fn from_environment(&self, name: &str) -> Result<Secret<String>, FileError> {
+        let unset = || FileError::Unset { name: name.to_owned() };
+        let value = (self.settings.environment)(name).and_then(|value| value.into_string().ok()).ok_or_else(unset)?;
+        Ok(Secret::new(Zeroizing::new(value).trim().to_owned()))
+    }
+
+    fn source_name(&self) -> String {
+        match &self.settings.token {
+            TokenSource::File(path) => path.display().to_string(),
+            TokenSource::Environment(name) => format!("the variable {name}"),
+            TokenSource::Command(argv) => argv.first().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Metadata for File {
+    fn provider(&self) -> &'static str {
+        "file"
+    }
+
+    async fn read(&self, etag: Option<&str>, wait: Duration) -> Result<Read, Fault> {
+        let spec = self.spec().await?;
+        let tag = tag(&spec);
+        if etag == Some(tag.as_str()) {
+            // Only new configuration can change this spec, and that comes with a new provider.
+            tokio::time::sleep(wait).await;
+            return Ok(Read::Unchanged);
+        }
+        Ok(Read::Document { spec: Box::new(spec), etag: Some(tag) })
+    }
+
+    async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
+        self.fetch(audience).await.map_err(|e| Fault::from(&e))
+    }
+}
+
+/// A tag that changes with the spec, so that one kept from before a change of configuration does not match.
+fn tag(spec: &Spec) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{spec:?}").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+async fn machine_id(path: &Path) -> Result<String, FileError> {
+    let text =
+        tokio::fs::read_to_string(path).await.map_err(|source| FileError::MachineId { path: path.into(), source })?;
+    let id = text.trim();
+    let wrong = |expected: String| FileError::MachineId { path: path.into(), source: io::Error::other(expected) };
+    // What systemd writes while it has not chosen one yet (machine-id(5)).
+    if id == "uninitialized" {
+        return Err(wrong("the machine id is not initialized yet".to_owned()));
+    }
+    value::instance_id(id).map_err(wrong)?;
+    Ok(id.to_owned())
+}
+
+async fn from_file(path: &Path) -> Result<Secret<String>, FileError> {
+    let failed = |source| FileError::Read { path: path.into(), source };
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_MAX + 1));
+    file.take(TOKEN_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(failed)?;
+    if bytes.len() > TOKEN_MAX {
+        return Err(failed(io::Error::other(format!("expected at most {TOKEN_MAX} bytes"))));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| failed(io::Error::other(error)))?;
+    Ok(Secret::new(text.trim().to_owned()))
+}
+
+/// What the machine does not give.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The machine id cannot be used.
+    #[error("failed to read the machine id from {}: set [metadata] instance", path.display())]
+    MachineId {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The token file cannot be read.
+    #[error("failed to read the token from {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The variable is not there, or is no text.
+    #[error("failed to read the token: the variable {name} is not set to text")]
+    Unset {
+        /// Its name.
+        name: String,
+    },
+    /// The command failed.
+    #[error("failed to get a token from the command")]
+    Command(#[from] CommandError),
+    /// There is a source, with nothing in it.
+    #[error("failed to read the token: {source_name} gives an empty one")]
+    Empty {
+        /// The file, variable or program.
+        source_name: String,
+    },
+}
+
+impl Reasoned for FileError {
+    fn code(&self) -> Code {
+        match self {
+            Self::MachineId { .. } => Code::MetadataUnreachable,
+            _ => Code::TokenUnavailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
