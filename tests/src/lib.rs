@@ -1,1 +1,5 @@
-//! lab lib.
+//! A platform in a box: everything devbox-agent talks to, made of real parts, and machines to run it on.
+
+pub mod machine;
+pub mod runner;
+pub mod tools;

@@ -1,0 +1,38 @@
+//! The command line: one file a verb.
+
+mod hidden;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A platform in a box for devbox-agent: real tailscaled, real Headscale, machines made of namespaces.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo lab",
+    bin_name = "cargo lab",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Test(test::Test),
+    Tools(tools::Tools),
+    #[command(flatten)]
+    Hidden(hidden::Hidden),
+}
+
+/// Runs the verb on the command line.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Test(verb) => verb.run(),
+        Verb::Tools(verb) => verb.run(),
+        Verb::Hidden(verb) => verb.run(),
+    }
+}
