@@ -117,7 +117,7 @@ fn a_machine_is_somebody_of_its_own() {
 fn a_reboot_keeps_the_disk_and_nothing_else() {
     story(|lab| async move {
         let mut machine = lab.machine("devbox")?;
-        let identity = "cat /etc/machine-id; ip -br -4 addr show eth0 | tr -s ' '";
+        let identity = "cat /etc/machine-id /sys/class/net/eth0/address; ip -o -4 addr show eth0 | grep -o 'inet [^ ]*'";
         let before = shell(&machine, identity).await?;
         let boot = shell(&machine, "cat /proc/sys/kernel/random/boot_id").await?;
         shell(&machine, "echo kept > /var/lib/kept; echo lost > /run/lost").await?;

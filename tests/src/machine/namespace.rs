@@ -1,4 +1,4 @@
-//! A machine made of namespaces: cheap (about 10 ms), rootless, with a network, files, a host name and a boot id of its own.
+//! A machine made of namespaces: cheap (made in some 30 ms, a command in it started in one), rootless, with a network, files, a host name and a boot id of its own.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -202,7 +202,8 @@ impl Machine {
     /// The network comes up, or back: address and routes included.
     pub fn link_up(&self) -> Result<(), MachineError> {
         let address = self.address;
-        Ok(self.inhabitant.run(move || network::link_up(address))??)
+        self.inhabitant.run(move || network::link_up(address))??;
+        Ok(network::await_forwarding(self.index)?)
     }
 
     /// The network goes: sending fails at once.

@@ -1,8 +1,11 @@
 //! The lab's network: one bridge in the platform's namespace, one veth pair a machine.
 
+use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -14,6 +17,13 @@ pub const PLATFORM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// First machine's last octet; those below are left to the platform.
 const FIRST_MACHINE: u8 = 10;
+
+/// `BR_STATE_FORWARDING` of linux/if_bridge.h.
+const FORWARDING: &str = "3";
+/// How long the bridge may take to notice a link; milliseconds when idle.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks at the bridge.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Why the network could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +41,15 @@ pub enum NetworkError {
         asked: String,
         /// Its standard error.
         said: String,
+    },
+    /// The bridge did not take up a link.
+    #[error(
+        "failed to see the bridge forward for port{port} within {}",
+        humantime::format_duration(LIMIT)
+    )]
+    NotForwarding {
+        /// The port's number.
+        port: usize,
     },
     /// All addresses are taken.
     #[error("failed to find an address for machine {0}: the network has room for 200")]
@@ -64,6 +83,20 @@ pub fn plug(index: usize, tid: Pid) -> Result<(), NetworkError> {
         "link add port{index} type veth peer name eth0 address 02:77:00:00:01:{end:02x} netns {tid}\n\
          link set port{index} master br0 up\n"
     ))
+}
+
+/// Waits until the bridge forwards for a machine whose link has just come up: the kernel tells the bridge by a work queue, and
+/// what is sent before that is lost, which costs TCP a second. Called in the platform's namespace.
+pub fn await_forwarding(index: usize) -> Result<(), NetworkError> {
+    let file = format!("/sys/class/net/port{index}/brport/state");
+    let deadline = Instant::now() + LIMIT;
+    while fs::read_to_string(&file).is_ok_and(|state| state.trim() != FORWARDING) {
+        if Instant::now() > deadline {
+            return Err(NetworkError::NotForwarding { port: index });
+        }
+        thread::sleep(GLANCE);
+    }
+    Ok(())
 }
 
 /// Removes a cable, both ends of it. Called in the platform's namespace.
