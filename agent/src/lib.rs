@@ -1,1 +1,24 @@
-//! Puts this machine on its owner's tailnet.
+//! Puts a devbox or a CI runner on its owner's tailnet, and keeps it there, with no stored secret.
+
+/// Time, passed in like every other edge.
+pub mod clock;
+/// Configuration: what files say, merged, then valid and typed.
+pub mod config;
+/// The rules: what is known, what is wanted, what is done.
+pub mod core;
+/// Tokens traded for keys.
+pub mod federation;
+/// The record and the names that stay the same.
+pub mod identity;
+/// What this machine is.
+pub mod metadata;
+/// What the platform is told.
+pub mod report;
+/// When to try again.
+pub mod retry;
+/// Credentials that cannot be printed.
+pub mod secret;
+/// The local API.
+pub mod socket;
+/// The real tailscaled.
+pub mod tailscaled;

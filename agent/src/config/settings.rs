@@ -1,0 +1,184 @@
+//! What the agent runs with: every value valid and typed.
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use crate::metadata::spec::Lifecycle;
+
+/// Everything that configuration decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `[metadata]`.
+    pub metadata: MetadataSettings,
+    /// `[tailnet]`.
+    pub tailnet: TailnetSettings,
+    /// `[daemon]`.
+    pub daemon: DaemonSettings,
+    /// `[report]`.
+    pub report: ReportSettings,
+    /// `[paths]`.
+    pub paths: Paths,
+    /// `[log] level`: a `tracing` filter such as `info`.
+    pub log_level: String,
+}
+
+/// Where the spec and the token come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetadataSettings {
+    /// Which provider.
+    pub provider: ProviderSettings,
+    /// The fields that the spec may decide.
+    pub may_set: Vec<SpecField>,
+}
+
+/// A provider and what it needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProviderSettings {
+    /// The native protocol at this endpoint: `http` to an IP literal, `https` to a name, or `unix:/path`.
+    Devbox {
+        /// The endpoint.
+        endpoint: Endpoint,
+    },
+    /// A token that something else keeps fresh; the spec comes from configuration.
+    File {
+        /// Where the token is.
+        token: TokenSource,
+        /// `instance.id`; else the machine id.
+        instance: Option<String>,
+    },
+}
+
+/// Where an HTTP service is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoint {
+    /// A URL without path.
+    Url(Url),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// Where the `file` provider's token is; read anew each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// `token = "/path"`.
+    File(PathBuf),
+    /// `token = "env:NAME"`.
+    Environment(String),
+    /// `command = [argv]`: prints a JWT for the audience in its last argument.
+    Command(Vec<String>),
+}
+
+/// A field of the spec's `tailnet` that `may_set` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SpecField {
+    /// `client_id`
+    ClientId,
+    /// `tags`
+    Tags,
+    /// `hostname`
+    Hostname,
+    /// `lifecycle`
+    Lifecycle,
+    /// `accept_dns`
+    AcceptDns,
+    /// `accept_routes`
+    AcceptRoutes,
+    /// `ssh`
+    Ssh,
+}
+
+/// The tailnet, and what of the node configuration decides instead of the spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TailnetSettings {
+    /// Where the node is registered.
+    pub control_url: Url,
+    /// Where exchange and mint go.
+    pub api_url: Url,
+    /// A proxy for these two; never taken from the environment.
+    pub proxy: Option<Url>,
+    /// How long an admin's `down` is respected.
+    pub respect_down: RespectDown,
+    /// What to do when somebody logged the node out.
+    pub after_logout: AfterLogout,
+    /// Set here, they win over the spec.
+    pub client_id: Option<String>,
+    /// See [`Self::client_id`].
+    pub tags: Option<Vec<String>>,
+    /// See [`Self::client_id`].
+    pub hostname: Option<String>,
+    /// See [`Self::client_id`].
+    pub lifecycle: Option<Lifecycle>,
+    /// See [`Self::client_id`].
+    pub accept_dns: Option<bool>,
+    /// See [`Self::client_id`].
+    pub accept_routes: Option<bool>,
+    /// See [`Self::client_id`].
+    pub ssh: Option<bool>,
+}
+
+/// How long an admin's `down` is respected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RespectDown {
+    /// Until `up`, `rejoin` or the next boot.
+    Boot,
+    /// Until `up` or `rejoin`.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// What to do when somebody logged the node out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterLogout {
+    /// Join again.
+    Rejoin,
+    /// Stay logged out until `rejoin`.
+    Stay,
+}
+
+/// How tailscaled is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DaemonSettings {
+    /// Which supervisor.
+    pub supervisor: SupervisorKind,
+    /// The LocalAPI socket.
+    pub socket: PathBuf,
+    /// The program: a path, or a name looked up in PATH.
+    pub binary: PathBuf,
+    /// tailscaled's `--statedir`.
+    pub state: PathBuf,
+    /// tailscaled's `--tun`.
+    pub tun: String,
+    /// tailscaled's `--port`; 0 lets the kernel choose.
+    pub port: u16,
+    /// The oldest version that is driven, as (major, minor).
+    pub min_version: (u32, u32),
+    /// Ask the network's router for port mappings (PCP, UPnP).
+    pub port_mapping: bool,
+}
+
+/// Who starts and stops tailscaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SupervisorKind {
+    /// The agent itself, as a child process.
+    Child,
+}
+
+/// Reports to the platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportSettings {
+    /// Whether any are sent.
+    pub enabled: bool,
+    /// Where to; the devbox provider's own endpoint when none is given.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// The agent's own directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// `state.json` and its lock; mode 0700.
+    pub state: PathBuf,
+    /// `agent.sock` and `status.json`.
+    pub runtime: PathBuf,
+}

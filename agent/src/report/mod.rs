@@ -1,0 +1,1 @@
+//! Reports to the platform: the document in an envelope, and its publisher.
