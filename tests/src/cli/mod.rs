@@ -10,11 +10,7 @@ use clap::Parser;
 
 /// A platform in a box for devbox-agent: real tailscaled, real Headscale, machines made of namespaces.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo lab",
-    bin_name = "cargo lab",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo lab", bin_name = "cargo lab", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -16,11 +16,7 @@ impl Tools {
     /// Prints where everything is.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let workspace = Workspace::find();
-        let profile = if self.release {
-            Profile::Release
-        } else {
-            Profile::Dev
-        };
+        let profile = if self.release { Profile::Release } else { Profile::Dev };
         let agent = prepare(&workspace, &Progress::new(), &Program::ALL, profile)?;
         for program in Program::ALL {
             println!("{}", workspace.programs().join(program.name()).display());

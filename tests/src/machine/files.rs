@@ -31,9 +31,7 @@ pub struct Root {
 impl Root {
     /// Makes the files of a new machine: the host's `/etc` with everything that names or steers a host replaced.
     pub(super) fn create(name: &str) -> io::Result<Self> {
-        let root = Self {
-            folder: Path::new(MACHINES).join(name),
-        };
+        let root = Self { folder: Path::new(MACHINES).join(name) };
         for folder in ["run", "etc/ssl/certs", "var-lib"] {
             fs::create_dir_all(root.folder.join(folder))?;
         }
@@ -55,13 +53,7 @@ impl Root {
     /// Mounts these files over the host's, in the calling thread's mount namespace. `/run` comes last, as it covers where the others are.
     pub(super) fn mount(&self) -> nix::Result<()> {
         let bind = |from: &str, to: &str| {
-            mount(
-                Some(&self.folder.join(from)),
-                to,
-                None::<&CStr>,
-                MsFlags::MS_BIND,
-                None::<&CStr>,
-            )
+            mount(Some(&self.folder.join(from)), to, None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)
         };
         let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("sysfs"), "/sys", Some("sysfs"), strict, None::<&CStr>)?;
@@ -110,23 +102,10 @@ impl Root {
         self.write("/etc/resolv.conf", format!("nameserver {PLATFORM}\n"))?;
         self.write("/etc/hostname", format!("{name}\n"))?;
         self.write("/etc/machine-id", machine_id)?;
-        self.write(
-            "/etc/hosts",
-            format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"),
-        )?;
-        self.write(
-            "/etc/nsswitch.conf",
-            "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-        )?;
+        self.write("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {name}\n"))?;
+        self.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")?;
         let host_store = Path::new(TRUST_STORE);
-        self.write(
-            TRUST_STORE,
-            if host_store.exists() {
-                fs::read(host_store)?
-            } else {
-                Vec::new()
-            },
-        )
+        self.write(TRUST_STORE, if host_store.exists() { fs::read(host_store)? } else { Vec::new() })
     }
 
     /// Copies links and readable files of the host's `/etc`, one level deep, never over a file of our own. The loader's

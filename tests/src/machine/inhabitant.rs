@@ -42,12 +42,7 @@ impl Inhabitant {
             })
             .map_err(MachineError::Thread)?;
         let (tid, uts) = told.recv().map_err(|_| MachineError::Gone)??;
-        Ok(Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-            tid,
-            uts,
-        })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), tid, uts })
     }
 
     /// The thread's id, by which the kernel finds its network namespace.
@@ -62,10 +57,7 @@ impl Inhabitant {
     }
 
     /// Runs `work` on the thread and waits for it; for work of milliseconds.
-    pub fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, MachineError> {
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, MachineError> {
         let (tell, told) = mpsc::channel();
         let job: Job = Box::new(move || drop(tell.send(work())));
         let jobs = self.jobs.as_ref().ok_or(MachineError::Gone)?;
@@ -74,26 +66,16 @@ impl Inhabitant {
     }
 
     /// Runs a future on a thread of its own within the machine, as a process of the machine would.
-    pub fn visit<F, T>(
-        &self,
-        work: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<Visit<T>, MachineError>
+    pub fn visit<F, T>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<Visit<T>, MachineError>
     where
         F: Future<Output = T>,
         T: Send + 'static,
     {
         let (done, result) = oneshot::channel();
         let (leave, left) = oneshot::channel::<()>();
-        self.run(move || {
-            thread::Builder::new()
-                .spawn(move || stay(work, left, done))
-                .map(drop)
-        })?
-        .map_err(MachineError::Thread)?;
-        Ok(Visit {
-            result,
-            _leave: leave,
-        })
+        self.run(move || thread::Builder::new().spawn(move || stay(work, left, done)).map(drop))?
+            .map_err(MachineError::Thread)?;
+        Ok(Visit { result, _leave: leave })
     }
 }
 
@@ -118,18 +100,12 @@ pub struct Visit<T> {
 impl<T> Visit<T> {
     /// Waits for the future's result; an error when it panicked or got no runtime.
     pub async fn join(self) -> Result<T, MachineError> {
-        self.result
-            .await
-            .map_err(|_| MachineError::Gone)?
-            .map_err(MachineError::Thread)
+        self.result.await.map_err(|_| MachineError::Gone)?.map_err(MachineError::Thread)
     }
 }
 
 fn move_in(name: &str, root: &Root) -> Result<(Pid, String), MachineError> {
-    let spaces = CloneFlags::CLONE_FS
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWUTS;
+    let spaces = CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
     unshare(spaces).map_err(|e| MachineError::Namespaces(e.into()))?;
     sethostname(name).map_err(|e| MachineError::Namespaces(e.into()))?;
     root.mount().map_err(|e| MachineError::Files(e.into()))?;
@@ -137,24 +113,18 @@ fn move_in(name: &str, root: &Root) -> Result<(Pid, String), MachineError> {
     Ok((gettid(), uts.to_string_lossy().into_owned()))
 }
 
-fn stay<F, T>(
-    work: impl FnOnce() -> F,
-    left: oneshot::Receiver<()>,
-    done: oneshot::Sender<io::Result<T>>,
-) where
+fn stay<F, T>(work: impl FnOnce() -> F, left: oneshot::Receiver<()>, done: oneshot::Sender<io::Result<T>>)
+where
     F: Future<Output = T>,
 {
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map(|runtime| {
-            runtime.block_on(async {
-                tokio::select! {
-                    result = work() => Some(result),
-                    _ = left => None,
-                }
-            })
-        });
+    let result = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                result = work() => Some(result),
+                _ = left => None,
+            }
+        })
+    });
     // Nobody listens any more when the visit was dropped.
     if let Some(result) = result.transpose() {
         drop(done.send(result));

@@ -72,10 +72,7 @@ pub fn run(command: &[OsString]) -> Result<ExitCode, InitError> {
         .env(MARK, "/run")
         .env_remove(OWN_TUN)
         .spawn()
-        .map_err(|source| InitError::Start {
-            program: program.into(),
-            source,
-        })?;
+        .map_err(|source| InitError::Start { program: program.into(), source })?;
     reap_until(Pid::from_raw(child.id().cast_signed()))
 }
 

@@ -21,10 +21,7 @@ pub struct Lab {
 impl Lab {
     /// The lab of the sandbox that this process runs in.
     pub fn new(layout: Layout) -> Self {
-        Self {
-            layout,
-            machines: AtomicUsize::new(0),
-        }
+        Self { layout, machines: AtomicUsize::new(0) }
     }
 
     /// Where programs and logs are.
@@ -39,12 +36,7 @@ impl Lab {
 
     /// Makes a machine whose network comes up late, or from the start.
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine, MachineError> {
-        Machine::create(
-            &self.layout,
-            self.machines.fetch_add(1, Ordering::Relaxed),
-            name,
-            link,
-        )
+        Machine::create(&self.layout, self.machines.fetch_add(1, Ordering::Relaxed), name, link)
     }
 }
 
@@ -55,27 +47,18 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     assert!(sandbox::is_inside(), "run stories with `cargo lab test`");
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::INFO)
-        .init();
-    let told = Layout::from_environment()
-        .map_err(anyhow::Error::from)
-        .and_then(|layout| {
-            let runtime = sandbox::runtime()?;
-            runtime.block_on(tell(Lab::new(layout)))
-        });
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
+    let told = Layout::from_environment().map_err(anyhow::Error::from).and_then(|layout| {
+        let runtime = sandbox::runtime()?;
+        runtime.block_on(tell(Lab::new(layout)))
+    });
     if let Err(error) = told {
         panic!("{error:?}");
     }
 }
 
 /// Looks until `look` finds something, and returns it; an error that names `what` after `limit`.
-pub async fn eventually<T, F>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> F,
-) -> anyhow::Result<T>
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
@@ -86,8 +69,5 @@ where
         }
         tokio::time::sleep(GLANCE).await;
     }
-    anyhow::bail!(
-        "waited {} in vain for {what}",
-        humantime::format_duration(limit)
-    )
+    anyhow::bail!("waited {} in vain for {what}", humantime::format_duration(limit))
 }

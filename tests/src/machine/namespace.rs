@@ -99,12 +99,7 @@ pub struct Machine {
 
 impl Machine {
     /// Makes a machine with the address that goes with `index`.
-    pub(super) fn create(
-        layout: &Layout,
-        index: usize,
-        name: &str,
-        link: Link,
-    ) -> Result<Self, MachineError> {
+    pub(super) fn create(layout: &Layout, index: usize, name: &str, link: Link) -> Result<Self, MachineError> {
         let address = network::address(index)?;
         let root = Root::create(name).map_err(MachineError::Files)?;
         let inhabitant = Inhabitant::settle(name, &root)?;
@@ -158,10 +153,7 @@ impl Machine {
     pub fn spawn(&self, mut command: Command) -> Result<Process, MachineError> {
         let program = program_name(&command);
         let (log, file) = self.new_log(&program)?;
-        let both = file.try_clone().map_err(|source| MachineError::Log {
-            path: log.clone(),
-            source,
-        })?;
+        let both = file.try_clone().map_err(|source| MachineError::Log { path: log.clone(), source })?;
         command.stdout(file).stderr(both);
         let started = Instant::now();
         let child = self.inhabitant.run(move || command.spawn())?;
@@ -177,21 +169,14 @@ impl Machine {
         let child = self
             .inhabitant
             .run(move || command.spawn())?
-            .map_err(|source| MachineError::Run {
-                program: program.clone(),
-                source,
-            })?;
-        let ended = tokio::task::spawn_blocking(move || child.wait_with_output())
-            .await
-            .map_err(|_| MachineError::Gone)?;
+            .map_err(|source| MachineError::Run { program: program.clone(), source })?;
+        let ended =
+            tokio::task::spawn_blocking(move || child.wait_with_output()).await.map_err(|_| MachineError::Gone)?;
         ended.map_err(|source| MachineError::Run { program, source })
     }
 
     /// Runs a future within the machine, on a thread of its own: a client or server that uses the machine's network and resolver.
-    pub fn visit<F, T>(
-        &self,
-        work: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<Visit<T>, MachineError>
+    pub fn visit<F, T>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<Visit<T>, MachineError>
     where
         F: Future<Output = T>,
         T: Send + 'static,
@@ -213,34 +198,22 @@ impl Machine {
 
     /// The ids of its live processes.
     pub fn processes(&self) -> Result<Vec<Pid>, MachineError> {
-        tasks::living(self.inhabitant.uts()).map_err(|source| MachineError::Tasks {
-            what: "list",
-            source,
-        })
+        tasks::living(self.inhabitant.uts()).map_err(|source| MachineError::Tasks { what: "list", source })
     }
 
     /// Stops every process where it stands, as a hypervisor that pauses a machine would.
     pub fn freeze(&self) -> Result<(), MachineError> {
-        tasks::freeze(self.inhabitant.uts()).map_err(|source| MachineError::Tasks {
-            what: "freeze",
-            source,
-        })
+        tasks::freeze(self.inhabitant.uts()).map_err(|source| MachineError::Tasks { what: "freeze", source })
     }
 
     /// Lets every process go on.
     pub fn thaw(&self) -> Result<(), MachineError> {
-        tasks::thaw(self.inhabitant.uts()).map_err(|source| MachineError::Tasks {
-            what: "thaw",
-            source,
-        })
+        tasks::thaw(self.inhabitant.uts()).map_err(|source| MachineError::Tasks { what: "thaw", source })
     }
 
     /// Kills every process at once and waits for their end.
     pub fn kill_all(&self) -> Result<(), MachineError> {
-        tasks::kill_all(self.inhabitant.uts()).map_err(|source| MachineError::Tasks {
-            what: "kill",
-            source,
-        })
+        tasks::kill_all(self.inhabitant.uts()).map_err(|source| MachineError::Tasks { what: "kill", source })
     }
 
     /// Cuts the power and boots again: no process, network namespace or `/run` survives, the boot id is new; `/etc`, `/var/lib`,
@@ -264,12 +237,9 @@ impl Machine {
 
     fn new_log(&self, program: &str) -> Result<(PathBuf, File), MachineError> {
         let number = self.logs.fetch_add(1, Ordering::Relaxed);
-        let path = self
-            .layout
-            .logs
-            .join(format!("{}-{number}-{program}.log", self.name));
-        let made = fs::create_dir_all(&self.layout.logs)
-            .and_then(|()| File::options().create(true).append(true).open(&path));
+        let path = self.layout.logs.join(format!("{}-{number}-{program}.log", self.name));
+        let made =
+            fs::create_dir_all(&self.layout.logs).and_then(|()| File::options().create(true).append(true).open(&path));
         match made {
             Ok(file) => Ok((path, file)),
             Err(source) => Err(MachineError::Log { path, source }),
@@ -283,21 +253,11 @@ impl Drop for Machine {
         let unplugged = network::unplug(self.index);
         let removed = self.root.remove();
         if killed.is_err() || unplugged.is_err() || removed.is_err() {
-            tracing::warn!(
-                machine = self.name,
-                ?killed,
-                ?unplugged,
-                ?removed,
-                "failed to clean up after a machine"
-            );
+            tracing::warn!(machine = self.name, ?killed, ?unplugged, ?removed, "failed to clean up after a machine");
         }
     }
 }
 
 fn program_name(command: &Command) -> String {
-    Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -43,10 +43,7 @@ pub enum NetworkError {
         said: String,
     },
     /// The bridge did not take up a link.
-    #[error(
-        "failed to see the bridge forward for port{port} within {}",
-        humantime::format_duration(LIMIT)
-    )]
+    #[error("failed to see the bridge forward for port{port} within {}", humantime::format_duration(LIMIT))]
     NotForwarding {
         /// The port's number.
         port: usize,
@@ -135,19 +132,12 @@ fn batch(lines: &str) -> Result<(), NetworkError> {
         .spawn()
         .map_err(NetworkError::Run)?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(lines.as_bytes())
-            .map_err(NetworkError::Run)?;
+        stdin.write_all(lines.as_bytes()).map_err(NetworkError::Run)?;
     }
     let output = child.wait_with_output().map_err(NetworkError::Run)?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr)
-        .trim()
-        .replace('\n', "; ");
-    Err(NetworkError::Refused {
-        asked: lines.trim().replace('\n', "; "),
-        said,
-    })
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(NetworkError::Refused { asked: lines.trim().replace('\n', "; "), said })
 }

@@ -54,18 +54,11 @@ impl Process {
     pub(super) fn watch(mut child: Child, started: Instant, log: PathBuf) -> io::Result<Self> {
         let pid = Pid::from_raw(child.id().cast_signed());
         let (tell, exit) = watch::channel(None);
-        thread::Builder::new()
-            .name(format!("wait {pid}"))
-            .spawn(move || match child.wait() {
-                Ok(status) => drop(tell.send_replace(Some(status))),
-                Err(error) => tracing::warn!(%pid, %error, "failed to wait for a process"),
-            })?;
-        Ok(Self {
-            pid,
-            started,
-            log,
-            exit,
-        })
+        thread::Builder::new().name(format!("wait {pid}")).spawn(move || match child.wait() {
+            Ok(status) => drop(tell.send_replace(Some(status))),
+            Err(error) => tracing::warn!(%pid, %error, "failed to wait for a process"),
+        })?;
+        Ok(Self { pid, started, log, exit })
     }
 
     /// Its id in the sandbox's PID namespace.
@@ -85,10 +78,7 @@ impl Process {
 
     /// What it has written so far.
     pub fn log(&self) -> Result<String, ProcessError> {
-        let bytes = fs::read(&self.log).map_err(|source| ProcessError::Log {
-            path: self.log.clone(),
-            source,
-        })?;
+        let bytes = fs::read(&self.log).map_err(|source| ProcessError::Log { path: self.log.clone(), source })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -100,10 +90,7 @@ impl Process {
     /// Waits for its end.
     pub async fn wait(&self) -> Result<ExitStatus, ProcessError> {
         let mut exit = self.exit.clone();
-        let status = *exit
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| ProcessError::Lost(self.pid))?;
+        let status = *exit.wait_for(Option::is_some).await.map_err(|_| ProcessError::Lost(self.pid))?;
         status.ok_or(ProcessError::Lost(self.pid))
     }
 
@@ -112,11 +99,7 @@ impl Process {
         if self.exit_status().is_some() {
             return Ok(());
         }
-        tasks::send(self.pid, signal).map_err(|source| ProcessError::Signal {
-            signal,
-            pid: self.pid,
-            source,
-        })
+        tasks::send(self.pid, signal).map_err(|source| ProcessError::Signal { signal, pid: self.pid, source })
     }
 
     /// Kills it and waits for its end.

@@ -44,9 +44,7 @@ pub enum SandboxError {
     )]
     UserNamespace(#[source] io::Error),
     /// Even root may not make namespaces here, as in an unprivileged container.
-    #[error(
-        "failed to make namespaces, though this is root: a container needs CAP_SYS_ADMIN (`--privileged`)"
-    )]
+    #[error("failed to make namespaces, though this is root: a container needs CAP_SYS_ADMIN (`--privileged`)")]
     Namespaces(#[source] io::Error),
     /// The user could not be made root of the new user namespace.
     #[error("failed to write {path}")]
@@ -100,10 +98,7 @@ where
 
 /// The runtime of stories. Two threads, as the platform's servers share it with stories that block for some milliseconds.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// Enters new namespaces, runs `command` in them and returns its exit code. Only for a process with one thread, as the kernel
@@ -117,9 +112,7 @@ pub fn enter(command: &[OsString]) -> Result<ExitCode, SandboxError> {
     if own_tun {
         init.env(OWN_TUN, "1");
     }
-    let status = init
-        .status()
-        .map_err(|source| SandboxError::Start { program, source })?;
+    let status = init.status().map_err(|source| SandboxError::Start { program, source })?;
     Ok(ExitCode::from(exit_code(status)))
 }
 
@@ -130,10 +123,7 @@ pub(super) fn die_with_parent() -> Result<(), SandboxError> {
 
 /// A status as a shell would tell it: 128+n for a signal.
 pub fn exit_code(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|s| 128 + s))
-        .unwrap_or(1);
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
 
@@ -155,17 +145,16 @@ fn enter_namespaces() -> Result<bool, SandboxError> {
     }
     match (tun, uid.is_root()) {
         (Err(source), false) => Err(SandboxError::Tun(source)),
-        (tun, _) => unshare(spaces)
-            .map(|()| tun.is_err())
-            .map_err(|errno: Errno| SandboxError::Namespaces(errno.into())),
+        (tun, _) => {
+            unshare(spaces).map(|()| tun.is_err()).map_err(|errno: Errno| SandboxError::Namespaces(errno.into()))
+        }
     }
 }
 
 /// Makes the caller root of its new user namespace. `setgroups` must be denied before an ordinary user may write a group map (user_namespaces(7)).
 fn map_to_root(uid: Uid, gid: Gid) -> Result<(), SandboxError> {
-    let write = |path: &'static str, text: String| {
-        fs::write(path, text).map_err(|source| SandboxError::Map { path, source })
-    };
+    let write =
+        |path: &'static str, text: String| fs::write(path, text).map_err(|source| SandboxError::Map { path, source });
     write("/proc/self/setgroups", "deny".to_owned())?;
     write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     write("/proc/self/gid_map", format!("0 {gid} 1"))

@@ -16,29 +16,19 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Every live process in the UTS namespace `uts`, zombies excluded.
 pub fn living(uts: &str) -> io::Result<Vec<Pid>> {
-    Ok(tasks(uts)?
-        .into_iter()
-        .filter(|(_, state)| *state != 'Z' && *state != 'X')
-        .map(|(pid, _)| pid)
-        .collect())
+    Ok(tasks(uts)?.into_iter().filter(|(_, state)| *state != 'Z' && *state != 'X').map(|(pid, _)| pid).collect())
 }
 
 /// Sends `signal` to all until none is left that `done` does not hold for, the ones forked meanwhile included.
 fn drive(uts: &str, signal: Signal, done: impl Fn(char) -> bool) -> io::Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let left: Vec<_> = tasks(uts)?
-            .into_iter()
-            .filter(|(_, state)| !done(*state))
-            .collect();
+        let left: Vec<_> = tasks(uts)?.into_iter().filter(|(_, state)| !done(*state)).collect();
         if left.is_empty() {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("processes {left:?} did not obey {signal}"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("processes {left:?} did not obey {signal}")));
         }
         for (pid, _) in left {
             send(pid, signal)?;
@@ -54,9 +44,7 @@ pub fn kill_all(uts: &str) -> io::Result<()> {
 
 /// Stops all, as a hypervisor that pauses a machine would: no handler runs.
 pub fn freeze(uts: &str) -> io::Result<()> {
-    drive(uts, Signal::SIGSTOP, |state| {
-        matches!(state, 'T' | 't' | 'Z' | 'X')
-    })
+    drive(uts, Signal::SIGSTOP, |state| matches!(state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// Continues all that are stopped.
@@ -96,9 +84,7 @@ fn tasks(uts: &str) -> io::Result<Vec<(Pid, char)>> {
 
 /// The state letter: after the command name, which may itself hold spaces and parentheses (proc_pid_stat(5)).
 fn state(stat: &str) -> char {
-    stat.rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next())
-        .unwrap_or('X')
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('X')
 }
 
 #[cfg(test)]

@@ -32,11 +32,7 @@ pub enum TunError {
 /// Opens the device for reading and writing and closes it again: the only sure test, as mode, owner,
 /// device cgroup and a missing module all count. Opening alone makes no interface.
 pub fn open_node() -> io::Result<()> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(NODE)
-        .map(drop)
+    OpenOptions::new().read(true).write(true).open(NODE).map(drop)
 }
 
 /// Makes a TUN node with mode 0666 on a tmpfs mounted at `dir` and binds it over `/dev/net/tun`. Only for
@@ -55,18 +51,11 @@ pub fn bind_own_node(dir: &Path) -> Result<(), TunError> {
     mknod(&node, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))
         .map_err(|e| fail("make the device node", &node)(e.into()))?;
     // chmod after mknod, as mknod's mode is cut by the umask.
-    fs::set_permissions(&node, Permissions::from_mode(0o666))
-        .map_err(fail("set the mode of", &node))?;
+    fs::set_permissions(&node, Permissions::from_mode(0o666)).map_err(fail("set the mode of", &node))?;
     let target = Path::new(NODE);
     make_mount_point(target).map_err(fail("create a mount point at", target))?;
-    mount(
-        Some(&node),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .map_err(|e| fail("bind our node over", target)(e.into()))
+    mount(Some(&node), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| fail("bind our node over", target)(e.into()))
 }
 
 /// Containers often lack the node, and a bind mount needs something to cover.

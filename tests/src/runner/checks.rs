@@ -10,37 +10,14 @@ struct Check {
 }
 
 const CHECKS: [Check; 4] = [
-    Check {
-        name: "formatting",
-        arguments: &["fmt", "--all", "--check"],
-    },
-    Check {
-        name: "clippy",
-        arguments: &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    },
-    Check {
-        name: "agent",
-        arguments: &["test", "--package", "devbox-agent", "--no-fail-fast"],
-    },
-    Check {
-        name: "lab",
-        arguments: &["test", "--package", "devbox-lab", "--lib", "--no-fail-fast"],
-    },
+    Check { name: "formatting", arguments: &["fmt", "--all", "--check"] },
+    Check { name: "clippy", arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"] },
+    Check { name: "agent", arguments: &["test", "--package", "devbox-agent", "--no-fail-fast"] },
+    Check { name: "lab", arguments: &["test", "--package", "devbox-lab", "--lib", "--no-fail-fast"] },
 ];
 
 /// Runs all checks, printing the output of those that fail, and counts their results.
-pub fn run(
-    workspace: &Workspace,
-    progress: &Progress,
-    tally: &mut Tally,
-) -> Result<(), CargoError> {
+pub fn run(workspace: &Workspace, progress: &Progress, tally: &mut Tally) -> Result<(), CargoError> {
     let cargo = Cargo::new(workspace, progress);
     for check in CHECKS {
         let step = progress.step(check.name);
@@ -48,20 +25,9 @@ pub fn run(
         let (passed, failed) = count(&ran);
         let took = step.end(if failed == 0 { "passed" } else { "failed" });
         if failed > 0 {
-            println!(
-                "--- {} failed: cargo {}\n{}{}",
-                check.name,
-                check.arguments.join(" "),
-                ran.stderr,
-                ran.stdout
-            );
+            println!("--- {} failed: cargo {}\n{}{}", check.name, check.arguments.join(" "), ran.stderr, ran.stdout);
         }
-        tally.add(Suite {
-            name: check.name.to_owned(),
-            passed,
-            failed,
-            took,
-        });
+        tally.add(Suite { name: check.name.to_owned(), passed, failed, took });
     }
     Ok(())
 }
@@ -70,9 +36,7 @@ pub fn run(
 /// (it did not compile, or a test binary died) as one more failure.
 fn count(ran: &Ran) -> (usize, usize) {
     let results: Vec<_> = ran.stdout.lines().filter_map(result_line).collect();
-    let (passed, failed) = results
-        .iter()
-        .fold((0, 0), |(p, f), (passed, failed)| (p + passed, f + failed));
+    let (passed, failed) = results.iter().fold((0, 0), |(p, f), (passed, failed)| (p + passed, f + failed));
     match (ran.status.success(), results.is_empty()) {
         (true, true) => (1, 0),
         (true, false) => (passed, failed),
@@ -83,10 +47,8 @@ fn count(ran: &Ran) -> (usize, usize) {
 /// `test result: ok. 3 passed; 1 failed; …`
 fn result_line(line: &str) -> Option<(usize, usize)> {
     let rest = line.strip_prefix("test result: ")?;
-    let number = |word: &str| {
-        rest.split(['.', ';'])
-            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
-    };
+    let number =
+        |word: &str| rest.split(['.', ';']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
     Some((number("passed")?, number("failed")?))
 }
 
@@ -98,11 +60,7 @@ mod tests {
     use super::*;
 
     fn ran(code: i32, stdout: &str) -> Ran {
-        Ran {
-            status: ExitStatus::from_raw(code << 8),
-            stdout: stdout.to_owned(),
-            stderr: String::new(),
-        }
+        Ran { status: ExitStatus::from_raw(code << 8), stdout: stdout.to_owned(), stderr: String::new() }
     }
 
     #[test]
@@ -120,12 +78,6 @@ mod tests {
 
     #[test]
     fn a_test_binary_that_dies_is_a_failure() {
-        assert_eq!(
-            count(&ran(
-                101,
-                "test result: ok. 3 passed; 0 failed; 0 ignored;\n"
-            )),
-            (3, 1)
-        );
+        assert_eq!(count(&ran(101, "test result: ok. 3 passed; 0 failed; 0 ignored;\n")), (3, 1));
     }
 }

@@ -35,11 +35,7 @@ impl Durations {
     /// Unknown stories first, then from slow to quick.
     pub fn order(&self, stories: &mut [Story]) {
         let time = |story: &Story| self.0.get(&story.id()).copied().unwrap_or(f64::INFINITY);
-        stories.sort_by(|a, b| {
-            time(b)
-                .total_cmp(&time(a))
-                .then_with(|| a.id().cmp(&b.id()))
-        });
+        stories.sort_by(|a, b| time(b).total_cmp(&time(a)).then_with(|| a.id().cmp(&b.id())));
     }
 }
 
@@ -48,11 +44,7 @@ mod tests {
     use super::*;
 
     fn story(name: &str) -> Story {
-        Story {
-            suite: "s".to_owned(),
-            name: name.to_owned(),
-            binary: "/b".into(),
-        }
+        Story { suite: "s".to_owned(), name: name.to_owned(), binary: "/b".into() }
     }
 
     #[test]

@@ -43,10 +43,7 @@ impl Options {
     }
 
     fn wants(&self, story: &suites::Story) -> bool {
-        let named = self
-            .filter
-            .as_ref()
-            .is_none_or(|filter| story.id().contains(filter.as_str()));
+        let named = self.filter.as_ref().is_none_or(|filter| story.id().contains(filter.as_str()));
         named && (!self.quick || story.suite == QUICK_SUITE)
     }
 
@@ -63,8 +60,7 @@ pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
     let mut tally = Tally::default();
     // The Go programs take minutes the first time, so cargo works beside them.
     let plan = thread::scope(|scope| {
-        let programs =
-            scope.spawn(|| tools::prepare_programs(&workspace, &progress, &Program::USUAL));
+        let programs = scope.spawn(|| tools::prepare_programs(&workspace, &progress, &Program::USUAL));
         if !options.only_stories() {
             checks::run(&workspace, &progress, &mut tally)?;
         }
@@ -88,16 +84,10 @@ fn plan(workspace: &Workspace, progress: &Progress, options: &Options) -> anyhow
     let agent = cargo.agent(Profile::Dev)?;
     let mut stories = Vec::new();
     for suite in cargo.suites()? {
-        stories.extend(
-            suites::list(&suite)?
-                .into_iter()
-                .filter(|story| options.wants(story)),
-        );
+        stories.extend(suites::list(&suite)?.into_iter().filter(|story| options.wants(story)));
     }
     Ok(Plan {
-        layout: workspace
-            .layout(agent, "")
-            .context("failed to find the lab's own program")?,
+        layout: workspace.layout(agent, "").context("failed to find the lab's own program")?,
         stories,
         durations: workspace.lab().join("durations.json"),
         jobs: options.jobs(),

@@ -49,9 +49,7 @@ const OUTPUT: &str = "output.log";
 /// Runs all stories, printing each result and the output of those that fail, and counts them.
 pub fn run(plan: &Plan, progress: &Progress, tally: &mut Tally) -> anyhow::Result<()> {
     // One thread: a sandbox dies with the thread that started it.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut durations = Durations::load(&plan.durations);
     let mut stories = plan.stories.clone();
     durations.order(&mut stories);
@@ -62,18 +60,11 @@ pub fn run(plan: &Plan, progress: &Progress, tally: &mut Tally) -> anyhow::Resul
             durations.note(&outcome.story, outcome.took);
             tell(&outcome, progress);
             let failed = usize::from(outcome.failure.is_some());
-            tally.add(Suite {
-                name: outcome.story.suite,
-                passed: 1 - failed,
-                failed,
-                took: outcome.took,
-            });
+            tally.add(Suite { name: outcome.story.suite, passed: 1 - failed, failed, took: outcome.took });
         }
         anyhow::Ok(())
     })?;
-    durations
-        .save(&plan.durations)
-        .with_context(|| format!("failed to write {}", plan.durations.display()))
+    durations.save(&plan.durations).with_context(|| format!("failed to write {}", plan.durations.display()))
 }
 
 fn start(plan: &Plan, stories: Vec<Story>) -> JoinSet<anyhow::Result<Outcome>> {
@@ -94,11 +85,7 @@ async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
     let output = fresh_folder(&logs)
         .and_then(|()| File::create(logs.join(OUTPUT)))
         .with_context(|| format!("failed to prepare {}", logs.display()))?;
-    let (variable, layout) = Layout {
-        logs: logs.clone(),
-        ..plan.layout.clone()
-    }
-    .to_environment()?;
+    let (variable, layout) = Layout { logs: logs.clone(), ..plan.layout.clone() }.to_environment()?;
     let started = Instant::now();
     let mut child = Command::from(sandbox::command(&plan.layout.lab, &story.binary))
         .args(["--exact", &story.name, "--nocapture"])
@@ -110,23 +97,13 @@ async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
         .spawn()
         .with_context(|| format!("failed to start {}", story.id()))?;
     let failure = match tokio::time::timeout(plan.limit, child.wait()).await {
-        Ok(status) => Some(status?)
-            .filter(|status| !status.success())
-            .map(|status| status.to_string()),
+        Ok(status) => Some(status?).filter(|status| !status.success()).map(|status| status.to_string()),
         Err(_) => {
             child.kill().await?;
-            Some(format!(
-                "killed after {}",
-                humantime::format_duration(plan.limit)
-            ))
+            Some(format!("killed after {}", humantime::format_duration(plan.limit)))
         }
     };
-    Ok(Outcome {
-        story,
-        failure,
-        took: started.elapsed(),
-        logs,
-    })
+    Ok(Outcome { story, failure, took: started.elapsed(), logs })
 }
 
 fn fresh_folder(folder: &Path) -> io::Result<()> {
@@ -143,8 +120,8 @@ fn tell(outcome: &Outcome, progress: &Progress) {
         return progress.answer(format!("{id}: passed ({seconds:.1} s)"));
     };
     let path = outcome.logs.join(OUTPUT);
-    let output = fs::read(&path)
-        .unwrap_or_else(|error| format!("failed to read {}: {error}", path.display()).into_bytes());
+    let output =
+        fs::read(&path).unwrap_or_else(|error| format!("failed to read {}: {error}", path.display()).into_bytes());
     let output = String::from_utf8_lossy(&output);
     progress.answer(format!(
         "{id}: FAILED, {failure} ({seconds:.1} s)\n--- {id}\n{}\n--- logs: {}",

@@ -44,22 +44,12 @@ pub fn list(suite: &Artifact) -> anyhow::Result<Vec<Story>> {
         String::from_utf8_lossy(&output.stderr)
     );
     let names = names(&String::from_utf8_lossy(&output.stdout));
-    Ok(names
-        .into_iter()
-        .map(|name| Story {
-            suite: suite.name.clone(),
-            name,
-            binary: suite.file.clone(),
-        })
-        .collect())
+    Ok(names.into_iter().map(|name| Story { suite: suite.name.clone(), name, binary: suite.file.clone() }).collect())
 }
 
 /// The names in libtest's terse list: `name: test` a line.
 fn names(list: &str) -> Vec<String> {
-    list.lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect()
+    list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -68,22 +58,12 @@ mod tests {
 
     #[test]
     fn benchmarks_and_chatter_are_no_stories() {
-        assert_eq!(
-            names("a_box_joins: test\nsub::b: test\nfast: benchmark\n\n2 tests\n"),
-            ["a_box_joins", "sub::b"]
-        );
+        assert_eq!(names("a_box_joins: test\nsub::b: test\nfast: benchmark\n\n2 tests\n"), ["a_box_joins", "sub::b"]);
     }
 
     #[test]
     fn a_storys_logs_are_in_one_folder() {
-        let story = Story {
-            suite: "join".to_owned(),
-            name: "sub::b".to_owned(),
-            binary: "/b".into(),
-        };
-        assert_eq!(
-            (story.id().as_str(), story.folder()),
-            ("join::sub::b", PathBuf::from("join/sub.b"))
-        );
+        let story = Story { suite: "join".to_owned(), name: "sub::b".to_owned(), binary: "/b".into() };
+        assert_eq!((story.id().as_str(), story.folder()), ("join::sub::b", PathBuf::from("join/sub.b")));
     }
 }

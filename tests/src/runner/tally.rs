@@ -25,11 +25,7 @@ pub struct Tally {
 impl Tally {
     /// Adds a suite; one of the same name is added to.
     pub fn add(&mut self, suite: Suite) {
-        match self
-            .suites
-            .iter_mut()
-            .find(|known| known.name == suite.name)
-        {
+        match self.suites.iter_mut().find(|known| known.name == suite.name) {
             Some(known) => {
                 known.passed += suite.passed;
                 known.failed += suite.failed;
@@ -41,9 +37,7 @@ impl Tally {
 
     /// Passed and failed, over all suites.
     pub fn counts(&self) -> (usize, usize) {
-        self.suites.iter().fold((0, 0), |(passed, failed), s| {
-            (passed + s.passed, failed + s.failed)
-        })
+        self.suites.iter().fold((0, 0), |(passed, failed), s| (passed + s.passed, failed + s.failed))
     }
 
     /// Prints each suite's time and the closing line; the exit code says whether all is well. A run of no test at all is a failure.
@@ -59,13 +53,7 @@ impl Tally {
     fn lines(&self) -> Vec<String> {
         let width = self.suites.iter().map(|s| s.name.len()).max().unwrap_or(0);
         let line = |s: &Suite| {
-            format!(
-                "{:width$}  {:4} passed  {:2} failed  {:6.1} s",
-                s.name,
-                s.passed,
-                s.failed,
-                s.took.as_secs_f64()
-            )
+            format!("{:width$}  {:4} passed  {:2} failed  {:6.1} s", s.name, s.passed, s.failed, s.took.as_secs_f64())
         };
         self.suites.iter().map(line).collect()
     }
@@ -76,12 +64,7 @@ mod tests {
     use super::*;
 
     fn suite(name: &str, passed: usize, failed: usize) -> Suite {
-        Suite {
-            name: name.to_owned(),
-            passed,
-            failed,
-            took: Duration::from_millis(1500),
-        }
+        Suite { name: name.to_owned(), passed, failed, took: Duration::from_millis(1500) }
     }
 
     #[test]
@@ -91,13 +74,7 @@ mod tests {
         tally.add(suite("life", 2, 1));
         tally.add(suite("join", 3, 0));
         assert_eq!(tally.counts(), (6, 1));
-        assert_eq!(
-            tally.lines(),
-            [
-                "join     4 passed   0 failed     3.0 s",
-                "life     2 passed   1 failed     1.5 s"
-            ]
-        );
+        assert_eq!(tally.lines(), ["join     4 passed   0 failed     3.0 s", "life     2 passed   1 failed     1.5 s"]);
     }
 
     #[test]

@@ -83,46 +83,22 @@ struct Target {
 impl<'a> Cargo<'a> {
     /// cargo as it built this lab.
     pub fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
-        Self {
-            workspace,
-            progress,
-        }
+        Self { workspace, progress }
     }
 
     /// Builds the agent and returns its file.
     pub fn agent(&self, profile: Profile) -> Result<PathBuf, CargoError> {
         let arguments: &[&str] = match profile {
-            Profile::Dev => &[
-                "build",
-                "--package",
-                "devbox-agent",
-                "--bin",
-                "devbox-agent",
-            ],
-            Profile::Release => &[
-                "build",
-                "--release",
-                "--package",
-                "devbox-agent",
-                "--bin",
-                "devbox-agent",
-            ],
+            Profile::Dev => &["build", "--package", "devbox-agent", "--bin", "devbox-agent"],
+            Profile::Release => &["build", "--release", "--package", "devbox-agent", "--bin", "devbox-agent"],
         };
         let built = self.build("building the agent", arguments, "bin")?;
-        built
-            .into_iter()
-            .next()
-            .map(|artifact| artifact.file)
-            .ok_or_else(|| CargoError::NoBinary(arguments.join(" ")))
+        built.into_iter().next().map(|artifact| artifact.file).ok_or_else(|| CargoError::NoBinary(arguments.join(" ")))
     }
 
     /// Builds the suites and returns their binaries.
     pub fn suites(&self) -> Result<Vec<Artifact>, CargoError> {
-        self.build(
-            "building the suites",
-            &["test", "--no-run", "--package", "devbox-lab", "--test", "*"],
-            "test",
-        )
+        self.build("building the suites", &["test", "--no-run", "--package", "devbox-lab", "--test", "*"], "test")
     }
 
     /// Runs cargo, showing what it is at, and returns what it said.
@@ -138,46 +114,23 @@ impl<'a> Cargo<'a> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr) = thread::scope(|scope| {
             let stdout = scope.spawn(|| stdout.map(read).transpose());
-            let stderr = stderr
-                .map(|pipe| follow(BufReader::new(pipe), step))
-                .transpose();
+            let stderr = stderr.map(|pipe| follow(BufReader::new(pipe), step)).transpose();
             match stdout.join() {
-                Ok(stdout) => {
-                    Ok::<_, io::Error>((stdout?.unwrap_or_default(), stderr?.unwrap_or_default()))
-                }
+                Ok(stdout) => Ok::<_, io::Error>((stdout?.unwrap_or_default(), stderr?.unwrap_or_default())),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
         .map_err(CargoError::Run)?;
         let status = child.wait().map_err(CargoError::Run)?;
-        Ok(Ran {
-            status,
-            stdout,
-            stderr,
-        })
+        Ok(Ran { status, stdout, stderr })
     }
 
-    fn build(
-        &self,
-        what: &str,
-        arguments: &[&str],
-        kind: &str,
-    ) -> Result<Vec<Artifact>, CargoError> {
+    fn build(&self, what: &str, arguments: &[&str], kind: &str) -> Result<Vec<Artifact>, CargoError> {
         let step = self.progress.step(what);
-        let ran = self.run(
-            &step,
-            &[arguments, &["--message-format=json-render-diagnostics"]].concat(),
-        )?;
-        step.end(if ran.status.success() {
-            "done"
-        } else {
-            "failed"
-        });
+        let ran = self.run(&step, &[arguments, &["--message-format=json-render-diagnostics"]].concat())?;
+        step.end(if ran.status.success() { "done" } else { "failed" });
         if !ran.status.success() {
-            return Err(CargoError::Refused {
-                command: arguments.join(" "),
-                said: ran.stderr,
-            });
+            return Err(CargoError::Refused { command: arguments.join(" "), said: ran.stderr });
         }
         Ok(artifacts(&ran.stdout, kind))
     }
@@ -190,13 +143,8 @@ fn artifacts(messages: &str, kind: &str) -> Vec<Artifact> {
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
         .filter_map(|message| {
-            let target = message
-                .target
-                .filter(|target| target.kind.iter().any(|k| k == kind))?;
-            Some(Artifact {
-                name: target.name,
-                file: message.executable?,
-            })
+            let target = message.target.filter(|target| target.kind.iter().any(|k| k == kind))?;
+            Some(Artifact { name: target.name, file: message.executable? })
         })
         .collect()
 }
@@ -233,9 +181,6 @@ not json
 {"reason":"build-finished","success":true}"#;
         let found = artifacts(messages, "test");
         assert_eq!(found.len(), 1);
-        assert_eq!(
-            (found[0].name.as_str(), found[0].file.to_str()),
-            ("join", Some("/t/join-1"))
-        );
+        assert_eq!((found[0].name.as_str(), found[0].file.to_str()), ("join", Some("/t/join-1")));
     }
 }

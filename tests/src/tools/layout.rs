@@ -15,9 +15,7 @@ const VARIABLE: &str = "DEVBOX_LAB_LAYOUT";
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// Not started by the lab.
-    #[error(
-        "failed to find the lab's programs: {VARIABLE} is not set; run stories with `cargo lab test`"
-    )]
+    #[error("failed to find the lab's programs: {VARIABLE} is not set; run stories with `cargo lab test`")]
     Unset,
     /// The variable does not hold a layout.
     #[error("failed to parse {VARIABLE}")]
@@ -47,35 +45,19 @@ impl Layout {
 
     /// The variable that passes this layout to a story.
     pub fn to_environment(&self) -> Result<(&'static str, String), LayoutError> {
-        Ok((
-            VARIABLE,
-            serde_json::to_string(self).map_err(LayoutError::Malformed)?,
-        ))
+        Ok((VARIABLE, serde_json::to_string(self).map_err(LayoutError::Malformed)?))
     }
 
     /// The file that `program` stands for: the agent, one of the lab's programs, or one of the system's.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
-        let own = if program == "devbox-agent" {
-            self.agent.clone()
-        } else {
-            self.programs.join(program)
-        };
-        if programs::is_program(&own) {
-            Some(own)
-        } else {
-            programs::find(program)
-        }
+        let own = if program == "devbox-agent" { self.agent.clone() } else { self.programs.join(program) };
+        if programs::is_program(&own) { Some(own) } else { programs::find(program) }
     }
 
     /// PATH within a machine: the lab's programs, the agent's folder, the system's.
     pub fn search_path(&self) -> String {
         let agent = self.agent.parent().unwrap_or(Path::new("/"));
-        format!(
-            "{}:{}:{}",
-            self.programs.display(),
-            agent.display(),
-            programs::SYSTEM_PATH
-        )
+        format!("{}:{}:{}", self.programs.display(), agent.display(), programs::SYSTEM_PATH)
     }
 }
 
@@ -119,12 +101,7 @@ impl Workspace {
     /// The layout of a run whose logs go to `target/lab/log/NAME`.
     pub fn layout(&self, agent: PathBuf, name: &str) -> io::Result<Layout> {
         let lab = env::current_exe()?;
-        Ok(Layout {
-            lab,
-            programs: self.programs(),
-            agent,
-            logs: self.lab.join("log").join(name),
-        })
+        Ok(Layout { lab, programs: self.programs(), agent, logs: self.lab.join("log").join(name) })
     }
 }
 
@@ -145,10 +122,7 @@ mod tests {
     fn the_environment_carries_a_layout_unchanged() {
         let layout = layout(Path::new("/lab"));
         let (_, text) = layout.to_environment().expect("a layout is valid JSON");
-        assert_eq!(
-            serde_json::from_str::<Layout>(&text).expect("what was written can be read"),
-            layout
-        );
+        assert_eq!(serde_json::from_str::<Layout>(&text).expect("what was written can be read"), layout);
     }
 
     #[test]

@@ -52,11 +52,7 @@ pub fn prepare(
 }
 
 /// Installs and builds what [`prepare`] does, but for the agent.
-pub fn prepare_programs(
-    workspace: &Workspace,
-    progress: &Progress,
-    programs: &[Program],
-) -> Result<(), PrepareError> {
+pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[Program]) -> Result<(), PrepareError> {
     install_missing(progress)?;
     Ok(go::ensure(workspace, progress, programs)?)
 }

@@ -15,9 +15,7 @@ const NEEDED: [(&str, &str); 1] = [("ip", "iproute2")];
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
     /// Not root, or not Debian: a person must install them.
-    #[error(
-        "failed to find installed packages: run `sudo apt-get install -y --no-install-recommends {0}`"
-    )]
+    #[error("failed to find installed packages: run `sudo apt-get install -y --no-install-recommends {0}`")]
     Missing(String),
     /// apt-get could not be run.
     #[error("failed to run apt-get {0}")]
@@ -34,11 +32,8 @@ pub enum PackageError {
 
 /// Installs what is missing, when root; says so beforehand.
 pub fn install_missing(progress: &Progress) -> Result<(), PackageError> {
-    let missing: Vec<_> = NEEDED
-        .iter()
-        .filter(|(program, _)| programs::find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
+    let missing: Vec<_> =
+        NEEDED.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -46,29 +41,18 @@ pub fn install_missing(progress: &Progress) -> Result<(), PackageError> {
         return Err(PackageError::Missing(missing.join(" ")));
     }
     let step = progress.step(format!("installing Debian packages: {}", missing.join(" ")));
-    let installed = apt(&["update"]).and_then(|()| {
-        apt(&[
-            &["install", "-y", "--no-install-recommends"],
-            missing.as_slice(),
-        ]
-        .concat())
-    });
+    let installed = apt(&["update"])
+        .and_then(|()| apt(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat()));
     step.end(if installed.is_ok() { "done" } else { "failed" });
     installed
 }
 
 fn apt(arguments: &[&str]) -> Result<(), PackageError> {
     let what = arguments.join(" ");
-    let run = Command::new("apt-get")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .output();
+    let run = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").output();
     match run {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(PackageError::Refused {
-            what,
-            said: last_words(&output),
-        }),
+        Ok(output) => Err(PackageError::Refused { what, said: last_words(&output) }),
         Err(error) => Err(PackageError::Run(what, error)),
     }
 }

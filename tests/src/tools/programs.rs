@@ -18,6 +18,5 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Whether `file` is a file that may be executed.
 pub fn is_program(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }

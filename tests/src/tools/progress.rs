@@ -17,9 +17,7 @@ pub struct Progress {
 impl Progress {
     /// Spinners where standard error is a terminal.
     pub fn new() -> Self {
-        Self {
-            bars: std::io::stderr().is_terminal().then(MultiProgress::new),
-        }
+        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
     }
 
     /// Begins a step and says so.
@@ -29,12 +27,7 @@ impl Progress {
         if bar.is_none() {
             eprintln!("{what} …");
         }
-        Step {
-            progress: self.clone(),
-            bar,
-            what,
-            started: Instant::now(),
-        }
+        Step { progress: self.clone(), bar, what, started: Instant::now() }
     }
 
     /// Writes a result to standard output, above the spinners.
@@ -83,11 +76,7 @@ impl Step {
             bar.finish_and_clear();
         }
         let took = self.started.elapsed();
-        self.progress.line(format!(
-            "{}: {how} ({:.1} s)",
-            self.what,
-            took.as_secs_f64()
-        ));
+        self.progress.line(format!("{}: {how} ({:.1} s)", self.what, took.as_secs_f64()));
         took
     }
 }
