@@ -3,4 +3,5 @@
 pub mod machine;
 pub mod platform;
 pub mod runner;
+pub mod scene;
 pub mod tools;

@@ -1,8 +1,11 @@
 //! The command line: one file a verb.
 
 mod hidden;
+mod running;
+mod sh;
 mod test;
 mod tools;
+mod up;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,8 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Test(test::Test),
+    Up(up::Up),
+    Sh(sh::Sh),
     Tools(tools::Tools),
     #[command(flatten)]
     Hidden(hidden::Hidden),
@@ -28,6 +33,8 @@ enum Verb {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Test(verb) => verb.run(),
+        Verb::Up(verb) => verb.run(),
+        Verb::Sh(verb) => verb.run(),
         Verb::Tools(verb) => verb.run(),
         Verb::Hidden(verb) => verb.run(),
     }

@@ -21,6 +21,24 @@ const TRUST_STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Larger files of the host's `/etc` are indices no story needs.
 const LARGEST_COPY: u64 = 1 << 20;
 
+/// The file that says where a machine's namespaces are, for a shell that comes from outside.
+const NAMESPACES: &str = "namespaces";
+
+/// Where the namespaces of the machine `name` are, within its sandbox.
+pub(super) fn namespaces_of(name: &str) -> io::Result<PathBuf> {
+    fs::read_to_string(Path::new(MACHINES).join(name).join(NAMESPACES)).map(PathBuf::from)
+}
+
+/// The names of the machines of this sandbox.
+pub(super) fn machine_names() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(MACHINES)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// A machine's files. What the machine sees as `/run`, `/etc` and `/var/lib` are folders here; the rest of
 /// its file system is the host's, read as it is.
 #[derive(Debug, Clone)]
@@ -89,6 +107,11 @@ impl Root {
         let mut store = fs::read(&path)?;
         store.extend_from_slice(pem.as_bytes());
         fs::write(path, store)
+    }
+
+    /// Notes where the machine's namespaces are, for [`namespaces_of`].
+    pub(super) fn note_namespaces(&self, folder: &str) -> io::Result<()> {
+        fs::write(self.folder.join(NAMESPACES), folder)
     }
 
     /// Removes everything.

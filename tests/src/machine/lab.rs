@@ -1,8 +1,12 @@
 //! What a story gets: the sandbox it runs in, and machines in it.
 
+use std::env;
 use std::future::Future;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
 
 use super::namespace::{Link, Machine, MachineError};
 use super::sandbox;
@@ -38,6 +42,31 @@ impl Lab {
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine, MachineError> {
         Machine::create(&self.layout, self.machines.fetch_add(1, Ordering::Relaxed), name, link)
     }
+}
+
+/// Runs a verb of the lab inside a sandbox. Outside, `prepare` builds what is needed and says where it is, then this same command
+/// line is started again in a sandbox, and its exit code passed on; inside, `work` runs. `announce` hears the process that
+/// leads into the sandbox ([`enter_running`](super::enter_running)).
+pub fn inside<F>(
+    prepare: impl FnOnce() -> anyhow::Result<Layout>,
+    announce: impl FnOnce(u32, &Layout) -> anyhow::Result<()>,
+    work: impl FnOnce(Lab) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    if sandbox::is_inside() {
+        let lab = Lab::new(Layout::from_environment()?);
+        return sandbox::runtime()?.block_on(work(lab));
+    }
+    let layout = prepare()?;
+    let (variable, text) = layout.to_environment()?;
+    let mut command = sandbox::command(&layout.lab, &layout.lab);
+    command.args(env::args_os().skip(1)).env(variable, text);
+    let mut child = command.spawn().context("failed to start a sandbox")?;
+    announce(child.id(), &layout)?;
+    let status = child.wait().context("failed to wait for the sandbox")?;
+    Ok(ExitCode::from(sandbox::exit_code(status)))
 }
 
 /// Runs one story: the body of a `#[test]` function in `tests/suites/`. Panics, as libtest wants it, when the story fails or when it

@@ -5,6 +5,7 @@
 //! so that nothing survives it and nothing reaches the host. The sandbox's own network namespace is
 //! the platform's; each [`Machine`] has one of its own, joined by a veth pair to the platform's bridge.
 
+mod enter;
 mod files;
 mod inhabitant;
 mod init;
@@ -16,10 +17,11 @@ pub mod sandbox;
 mod tasks;
 mod tun;
 
+pub use enter::{EnterError, enter_running};
 pub use files::Root;
 pub use inhabitant::Visit;
 pub use init::{InitError, run as run_init};
-pub use lab::{Lab, eventually, story};
+pub use lab::{Lab, eventually, inside, story};
 pub use namespace::{Link, Machine, MachineError};
 pub use network::{METADATA, NetworkError, PLATFORM};
 pub use process::{Process, ProcessError};

@@ -139,14 +139,7 @@ impl Machine {
     /// A command as it would run in the machine: `program` from the lab's own programs or the system's, in `/`, with nothing of the
     /// caller's environment. Add arguments and environment, then [`Machine::spawn`] or [`Machine::exec`] it.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.layout.find(program).unwrap_or_else(|| program.into()));
-        command
-            .current_dir("/")
-            .env_clear()
-            .envs(ENVIRONMENT)
-            .env("PATH", self.layout.search_path())
-            .stdin(Stdio::null());
-        command
+        command(&self.layout, program)
     }
 
     /// Starts a command; its output goes to a log of its own in the story's folder.
@@ -227,6 +220,8 @@ impl Machine {
     }
 
     fn lay_cable(&self, link: Link) -> Result<(), MachineError> {
+        let namespaces = format!("/proc/{}/task/{}/ns", std::process::id(), self.inhabitant.tid());
+        self.root.note_namespaces(&namespaces).map_err(MachineError::Files)?;
         network::plug(self.index, self.inhabitant.tid())?;
         self.inhabitant.run(network::raise_loopback)??;
         match link {
@@ -256,6 +251,14 @@ impl Drop for Machine {
             tracing::warn!(machine = self.name, ?killed, ?unplugged, ?removed, "failed to clean up after a machine");
         }
     }
+}
+
+/// A command with a machine's environment.
+pub(super) fn command(layout: &Layout, program: &str) -> Command {
+    let mut command = Command::new(layout.find(program).unwrap_or_else(|| program.into()));
+    command.current_dir("/").env_clear().envs(ENVIRONMENT);
+    command.env("PATH", layout.search_path()).stdin(Stdio::null());
+    command
 }
 
 fn program_name(command: &Command) -> String {

@@ -7,7 +7,6 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -80,20 +79,6 @@ pub fn command(lab: impl AsRef<OsStr>, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(lab);
     command.args([ENTER, "--"]).arg(program);
     command
-}
-
-/// Runs `work` inside a sandbox: outside, by starting this same command line again in one and passing on its exit code. What
-/// needs the outside (building, asking the network) belongs before the call, and is skipped inside by [`is_inside`].
-pub fn inside<F>(work: impl FnOnce() -> F) -> anyhow::Result<ExitCode>
-where
-    F: Future<Output = anyhow::Result<ExitCode>>,
-{
-    if is_inside() {
-        return runtime()?.block_on(work());
-    }
-    let lab = env::current_exe()?;
-    let status = command(&lab, &lab).args(env::args_os().skip(1)).status()?;
-    Ok(ExitCode::from(exit_code(status)))
 }
 
 /// The runtime of stories. Two threads, as the platform's servers share it with stories that block for some milliseconds.
