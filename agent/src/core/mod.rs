@@ -13,3 +13,6 @@ pub mod rules;
 mod scribe;
 pub mod view;
 pub mod world;
+
+#[cfg(test)]
+mod simulation;

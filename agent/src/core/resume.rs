@@ -19,14 +19,14 @@ impl Watch {
         let last = self.last.replace(now)?;
         let boot = now.boot.since(last.boot);
         let monotonic = now.monotonic.saturating_sub(last.monotonic);
-        let real = now.real.duration_since(last.real).unwrap_or_default();
         if boot.abs_diff(monotonic) > TOLERANCE {
             return Some("the machine was suspended");
         }
-        if real.abs_diff(boot) > TOLERANCE {
-            return Some("the clock was set");
-        }
-        None
+        let stepped = match now.real.duration_since(last.real) {
+            Ok(real) => real.abs_diff(boot) > TOLERANCE,
+            Err(back) => back.duration() + boot > TOLERANCE,
+        };
+        stepped.then_some("the clock was set")
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::headscale::Database;
-use super::headscale::api::{HeadscaleApi, NewKey, Node};
+use super::headscale::api::{HeadscaleApi, NewKey, Node, PreAuthKey};
 use super::keys::{KeyRequest, Mint, MintedKey};
 
 /// How often Headscale's database is looked at while a key is out whose node may need its tags set.
@@ -42,6 +42,7 @@ pub struct HeadscaleMinter {
     api: HeadscaleApi,
     book: Book,
     minted: watch::Sender<usize>,
+    prepared: Mutex<Vec<(KeyRequest, PreAuthKey)>>,
     settling: AbortHandle,
 }
 
@@ -52,12 +53,47 @@ impl HeadscaleMinter {
         let minted = watch::Sender::new(0);
         let settling = settle(api.clone(), database, Arc::clone(&book), minted.subscribe());
         let settling = tokio::spawn(settling).abort_handle();
-        Self { api, book, minted, settling }
+        Self {
+            api,
+            book,
+            minted,
+            prepared: Mutex::default(),
+            settling,
+        }
     }
 
     /// Returns every key minted so far, by id.
     pub fn minted(&self) -> BTreeMap<String, Minted> {
         lock(&self.book).clone()
+    }
+
+    /// Makes keys ahead, with which later requests of the same kind are answered; their subject does not matter.
+    ///
+    /// Headscale spends two rounds of bcrypt on each key, 150 ms of one core of the very machine that is measured, where the real
+    /// API spends its own. A measurement prepares its keys with a lifetime that covers it.
+    ///
+    /// # Errors
+    /// When Headscale does not make them.
+    pub async fn prepare(&self, request: &KeyRequest, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let key = self.api.create_key(&new_key(request)).await?;
+            self.prepared().push((request.clone(), key));
+        }
+        Ok(())
+    }
+
+    fn take_prepared(&self, wanted: &KeyRequest) -> Option<PreAuthKey> {
+        let mut prepared = self.prepared();
+        let same = |request: &KeyRequest| {
+            let kind = |request: &KeyRequest| (request.ephemeral, request.reusable);
+            kind(request) == kind(wanted) && same_tags(&request.tags, &wanted.tags)
+        };
+        let found = prepared.iter().position(|(request, _)| same(request))?;
+        Some(prepared.remove(found).1)
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Vec<(KeyRequest, PreAuthKey)>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the nodes that registered with a key minted for a subject.
@@ -67,23 +103,33 @@ impl HeadscaleMinter {
     pub async fn nodes_of(&self, subject: &str) -> Result<Vec<Node>> {
         let ids = self.key_ids(subject);
         let nodes = self.api.nodes().await?.into_iter();
-        Ok(nodes.filter(|node| node.key_id().is_some_and(|id| ids.contains(id))).collect())
+        Ok(nodes
+            .filter(|node| node.key_id().is_some_and(|id| ids.contains(id)))
+            .collect())
     }
 
     async fn create(&self, request: KeyRequest) -> Result<MintedKey> {
-        let returning = self.lift_expiry(&request.subject).await?;
-        let new = NewKey {
-            user: None,
-            tags: request.tags.clone(),
-            reusable: request.reusable,
-            ephemeral: request.ephemeral,
-            lifetime: request.lifetime,
+        let key = async {
+            match self.take_prepared(&request) {
+                Some(key) => Ok(key),
+                None => self.api.create_key(&new_key(&request)).await,
+            }
         };
-        let key = self.api.create_key(&new).await?;
+        let (returning, key) = tokio::try_join!(self.lift_expiry(&request.subject), key)?;
         let until = Instant::now() + request.lifetime;
-        lock(&self.book).insert(key.id.clone(), Minted { request, until, settled: !returning });
+        lock(&self.book).insert(
+            key.id.clone(),
+            Minted {
+                request,
+                until,
+                settled: !returning,
+            },
+        );
         self.minted.send_modify(|count| *count += 1);
-        Ok(MintedKey { id: key.id, key: key.key })
+        Ok(MintedKey {
+            id: key.id,
+            key: key.key,
+        })
     }
 
     /// Tailscale takes an expired node back with a new key; Headscale only one whose expiry was lifted before.
@@ -93,7 +139,12 @@ impl HeadscaleMinter {
         if self.key_ids(subject).is_empty() {
             return Ok(false);
         }
-        for node in self.nodes_of(subject).await?.iter().filter(|node| node.expired()) {
+        for node in self
+            .nodes_of(subject)
+            .await?
+            .iter()
+            .filter(|node| node.expired())
+        {
             self.api.disable_expiry(&node.id).await?;
         }
         Ok(true)
@@ -101,13 +152,18 @@ impl HeadscaleMinter {
 
     fn key_ids(&self, subject: &str) -> HashSet<String> {
         let book = lock(&self.book);
-        let mine = book.iter().filter(|(_, minted)| minted.request.subject == subject);
+        let mine = book
+            .iter()
+            .filter(|(_, minted)| minted.request.subject == subject);
         mine.map(|(id, _)| id.clone()).collect()
     }
 }
 
 impl Mint for HeadscaleMinter {
-    fn mint(&self, request: KeyRequest) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
+    fn mint(
+        &self,
+        request: KeyRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
         Box::pin(self.create(request))
     }
 }
@@ -118,12 +174,27 @@ impl Drop for HeadscaleMinter {
     }
 }
 
+fn new_key(request: &KeyRequest) -> NewKey {
+    NewKey {
+        user: None,
+        tags: request.tags.clone(),
+        reusable: request.reusable,
+        ephemeral: request.ephemeral,
+        lifetime: request.lifetime,
+    }
+}
+
 fn lock(book: &Book) -> MutexGuard<'_, BTreeMap<String, Minted>> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks at the nodes whenever the database changes while a key is out, and sleeps until the next is minted.
-async fn settle(api: HeadscaleApi, database: Database, book: Book, mut minted: watch::Receiver<usize>) {
+async fn settle(
+    api: HeadscaleApi,
+    database: Database,
+    book: Book,
+    mut minted: watch::Receiver<usize>,
+) {
     while minted.changed().await.is_ok() {
         let mut last = None;
         while outstanding(&book) {
@@ -152,7 +223,9 @@ async fn settle_once(api: &HeadscaleApi, book: &Book) -> bool {
 
 fn outstanding(book: &Book) -> bool {
     let now = Instant::now();
-    lock(book).values().any(|minted| !minted.settled && now < minted.until)
+    lock(book)
+        .values()
+        .any(|minted| !minted.settled && now < minted.until)
 }
 
 async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
@@ -163,7 +236,11 @@ async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
             continue;
         };
         let wanted = &minted.request.tags;
-        let given = if same_tags(&node.tags, wanted) { Ok(()) } else { api.set_tags(&node.id, wanted).await };
+        let given = if same_tags(&node.tags, wanted) {
+            Ok(())
+        } else {
+            api.set_tags(&node.id, wanted).await
+        };
         match given {
             Ok(()) => mark_settled(book, id, &minted),
             Err(error) => {

@@ -80,12 +80,11 @@ impl World {
     pub(super) fn rejoin(&mut self) {
         self.record.desired = Desired::Joined;
         self.record.down_in_boot = None;
-        let stopped = self.node.status.as_ref().is_some_and(|status| status.backend_state == "Stopped");
-        let has_node = self.node.status.as_ref().is_some_and(|status| status.have_node_key);
-        self.login.forced = has_node && !stopped;
         self.login.refused = 0;
-        self.login.rejoin = stopped;
-        if !has_node {
+        self.login.rejoin = true;
+        let Some(status) = &self.node.status else { return };
+        self.login.forced = status.have_node_key && status.backend_state != "Stopped";
+        if !status.have_node_key {
             self.record.applied = None;
         }
     }

@@ -22,8 +22,9 @@ impl World {
         if self.taken_down() && self.record.down_in_boot.is_none() {
             self.record.down_in_boot = Some(self.boot_id.clone());
         }
-        if self.online_at.is_none() && self.node.connected() {
-            self.online_at = Some(now.boot);
+        if self.node.connected() {
+            self.login.rejoin = false;
+            self.online_at.get_or_insert(now.boot);
         }
     }
 
