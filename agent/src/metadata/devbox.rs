@@ -46,9 +46,13 @@ impl Metadata for Devbox {
         if answer.status == StatusCode::NOT_MODIFIED {
             return Ok(Read::Unchanged);
         }
-        let document = parse(&answer.body).map_err(|e| Fault::from(&e))?;
-        let spec = resolve(document, &self.rules).map_err(|e| Fault::from(&e))?;
-        Ok(Read::Document { spec: Box::new(spec), etag: tag(&answer) })
+        let etag = tag(&answer);
+        match self.judge(&answer.body) {
+            Ok(spec) => Ok(Read::Document { spec: Box::new(spec), etag }),
+            // Not a document at all: perhaps not our server, so its tag means nothing.
+            Err(fault) if fault.code == Code::MetadataInvalid => Err(fault),
+            Err(fault) => Ok(Read::Refused { fault, etag }),
+        }
     }
 
     async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
@@ -57,6 +61,11 @@ impl Metadata for Devbox {
 }
 
 impl Devbox {
+    fn judge(&self, body: &[u8]) -> Result<super::Spec, Fault> {
+        let document = parse(body).map_err(|e| Fault::from(&e))?;
+        resolve(document, &self.rules).map_err(|e| Fault::from(&e))
+    }
+
     async fn fetch_token(&self, audience: &str) -> Result<Secret<String>, TokenError> {
         let answer = self.channel.call(&Call::token(audience)).await?;
         let body: TokenBody = serde_json::from_slice(&answer.body).map_err(|error| TokenError::shape(&error))?;
