@@ -70,13 +70,13 @@ impl File {
     async fn fetch(&self, audience: &str) -> Result<Secret<String>, FileError> {
         let token = match &self.settings.token {
             TokenSource::File(path) => from_file(path).await?,
-            TokenSource::Environment(name) => self.from_environment(name)?,
+            TokenSource::Environment(name) => self.variable(name)?,
             TokenSource::Command(argv) => command::output(argv, audience, self.settings.deadline).await?,
         };
         if token.expose().is_empty() { Err(FileError::Empty { source_name: self.source_name() }) } else { Ok(token) }
     }
 
-    fn from_environment(&self, name: &str) -> Result<Secret<String>, FileError> {
+    fn variable(&self, name: &str) -> Result<Secret<String>, FileError> {
         let unset = || FileError::Unset { name: name.to_owned() };
         let value = (self.settings.environment)(name).and_then(|value| value.into_string().ok()).ok_or_else(unset)?;
         Ok(Secret::new(Zeroizing::new(value).trim().to_owned()))

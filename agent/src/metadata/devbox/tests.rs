@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::config::settings::Endpoint;
 use crate::core::reason::Code;
-use crate::http::testing::{Request, Server, Step, nobody, reply};
+use crate::http::testing::{Nobody, Request, Server, Step, reply};
 use crate::metadata::testing::rules;
 
 const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Devbox");
@@ -88,7 +88,8 @@ async fn a_unix_socket_serves_as_well() {
 
 #[tokio::test]
 async fn a_refused_connection_is_unreachable() {
-    let devbox = at(Endpoint::Url(nobody().await), Deadlines::default());
+    let nobody = Nobody::new();
+    let devbox = at(Endpoint::Url(nobody.url()), Deadlines::default());
     let fault = read(&devbox).await.unwrap_err();
     assert_eq!((fault.code, fault.unsent), (Code::MetadataUnreachable, false));
 }
