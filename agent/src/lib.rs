@@ -1,5 +1,7 @@
 //! Puts a devbox or a CI runner on its owner's tailnet, and keeps it there, with no stored secret.
 
+/// The command line, one file a verb.
+pub mod cli;
 /// Time, passed in like every other edge.
 pub mod clock;
 /// Configuration: what files say, merged, then valid and typed.
@@ -8,6 +10,8 @@ pub mod config;
 pub mod core;
 /// Tokens traded for keys.
 pub mod federation;
+/// Files replaced as a whole, and read with care.
+pub mod files;
 /// Requests that trust nothing about the other side.
 pub mod http;
 /// The record and the names that stay the same.
@@ -16,9 +20,13 @@ pub mod identity;
 pub mod metadata;
 /// What the platform is told.
 pub mod report;
+/// When to try again.
+pub mod retry;
 /// Credentials that cannot be printed.
 pub mod secret;
 /// The local API.
 pub mod socket;
+/// What the kernel offers and no safe wrapper covers.
+pub mod sys;
 /// The real tailscaled.
 pub mod tailscaled;

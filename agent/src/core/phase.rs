@@ -24,7 +24,7 @@ pub enum Phase {
     Degraded,
     /// A person must act; probed slowly.
     Blocked,
-    /// An admin took the node down.
+    /// An admin took the node down, or the agent is stopping and tailscaled with it.
     Stopped,
     /// The node is being logged out.
     Leaving,

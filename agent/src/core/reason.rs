@@ -64,6 +64,7 @@ codes! {
     MetadataValue "metadata_value" Blocked "a field of the metadata document has a value that cannot be used" "correct the named field on the platform";
     MetadataDenied "metadata_denied" Blocked "the metadata endpoint refuses this machine" "check that the platform admits this instance";
     NotProvisioned "not_provisioned" Waiting "the platform has not provisioned this machine yet" "nothing if it passes; otherwise check the instance on the platform";
+    TokenPending "token_pending" Waiting "a token, its exchange and a key are being fetched" "nothing if it passes";
     TokenUnavailable "token_unavailable" Waiting "no workload token could be fetched" "check the token source named in the detail";
     TokenExpired "token_expired" Waiting "the workload token had expired when it arrived" "check the issuer's clock and the token's lifetime";
     TokenClaims "token_claims" Blocked "the workload token is not one the token exchange would accept" "correct the named claim at the issuer";
@@ -97,6 +98,7 @@ codes! {
     NodeDeleted "node_deleted" Degraded "the tailnet seems to have removed the node" "nothing: the node joins again; devbox-agent rejoin does it at once";
     AdminDown "admin_down" Blocked "somebody took the node down" "run tailscale up or devbox-agent rejoin";
     AdminLogout "admin_logout" Blocked "somebody logged the node out" "run devbox-agent rejoin";
+    AgentStopping "agent_stopping" Waiting "the agent is stopping, and tailscaled with it" "start devbox-agent again";
     ForeignNode "foreign_node" Blocked "tailscaled has a node that this agent did not make" "remove tailscaled's state, or log it out";
     InstanceChanged "instance_changed" Blocked "tailscaled's node belongs to another instance of the platform" "remove the agent's and tailscaled's state, as for a new image";
     LogoutFailed "logout_failed" Waiting "the control server did not confirm the logout" "nothing if it passes";

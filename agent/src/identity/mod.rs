@@ -1,6 +1,10 @@
 //! Who this machine is across restarts: the record it keeps, and the names it goes by.
 
+pub mod directory;
+pub mod host;
+pub mod lock;
 pub mod record;
+pub mod store;
 
 use async_trait::async_trait;
 

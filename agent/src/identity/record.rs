@@ -24,9 +24,22 @@ pub struct Record {
     /// The kernel's boot id that the times below belong to.
     pub boot_id: String,
     /// No earlier than this may an effect run again, by its name: a restart loop cannot hammer.
-    pub not_before: BTreeMap<String, BootTime>,
+    pub not_before: BTreeMap<String, RememberedPace>,
     /// The boot in which an admin's `down` was seen.
     pub down_in_boot: Option<String>,
+    /// We took the node down ourselves, so that an AuthURL would not stand.
+    pub withdrawn: bool,
+}
+
+/// How often an effect had failed, and how long it has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RememberedPace {
+    /// No earlier than this.
+    pub at: BootTime,
+    /// Failures in a row.
+    pub attempts: u32,
+    /// The other side asked for the time.
+    pub asked: bool,
 }
 
 /// Whether the node should be on the tailnet.

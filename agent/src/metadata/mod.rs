@@ -33,6 +33,13 @@ pub enum Read {
         /// The server's `ETag`.
         etag: Option<String>,
     },
+    /// A document that cannot be used; its tag still serves to wait for a better one.
+    Refused {
+        /// Which field, and why.
+        fault: Fault,
+        /// The server's `ETag`.
+        etag: Option<String>,
+    },
     /// The document is still the one that the tag stands for.
     Unchanged,
 }

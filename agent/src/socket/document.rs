@@ -155,3 +155,9 @@ pub struct MetadataStatus {
     /// When it was last read or confirmed, RFC 3339.
     pub fetched_at: Option<String>,
 }
+
+/// Writes the document on one line, as the socket and `status.json` carry it.
+pub fn json(document: &Document) -> Vec<u8> {
+    // Strings, numbers and lists of them: there is nothing that JSON cannot say.
+    serde_json::to_vec(document).expect("a document of plain values is JSON")
+}

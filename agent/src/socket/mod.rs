@@ -1,8 +1,31 @@
-//! The local API on `agent.sock`: its document, server and client.
+//! The local API on `agent.sock`: its document, server and client, and the copy of the document on disk.
 
+pub mod access;
+pub mod client;
 pub mod document;
+pub mod listen;
+pub mod publish;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod schema;
+pub mod server;
+mod slots;
+mod watchers;
+
+use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
+
+/// Where the local API listens, in the runtime directory.
+pub fn socket_path(runtime: &Path) -> PathBuf {
+    runtime.join("agent.sock")
+}
+
+/// Where the copy of the status document is, in the runtime directory.
+pub fn status_path(runtime: &Path) -> PathBuf {
+    runtime.join("status.json")
+}
 
 /// What a caller with the right to write may ask of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +36,20 @@ pub enum Verb {
     Rejoin,
     /// Log out and stay so until `rejoin`.
     Leave,
+}
+
+impl Verb {
+    /// All verbs.
+    pub const ALL: [Self; 3] = [Self::Refresh, Self::Rejoin, Self::Leave];
+
+    /// The verb as the command line and the path of its request spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refresh => "refresh",
+            Self::Rejoin => "rejoin",
+            Self::Leave => "leave",
+        }
+    }
 }
 
 /// A verb on its way to the core, and where the core says that it took it.

@@ -1,13 +1,24 @@
 //! The real tailscaled: its LocalAPI and bus, and the supervisors that run it.
 
+mod bus;
+pub mod child;
+mod client;
+mod error;
+mod prefs;
+mod redact;
+mod transport;
 pub mod types;
-
-use std::path::PathBuf;
+mod version;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::child::ChildSupervisor;
+pub use self::client::LocalApiClient;
+pub use self::error::LocalApiError;
+pub use self::redact::redact;
 pub use self::types::{Notify, Preferences, Status};
+pub use self::version::supported;
 use crate::core::reason::Fault;
 use crate::secret::Secret;
 
@@ -32,7 +43,7 @@ pub trait LocalApi: Send + Sync {
     /// `start` with WantRunning=false, so that a standing AuthURL cannot be opened by anyone.
     async fn withdraw(&self) -> Result<(), Fault>;
 
-    /// `logout`; returns when control has confirmed it, or with the error that it did not.
+    /// `logout`; returns when control has confirmed it, or with [`Code::LogoutFailed`](crate::core::reason::Code::LogoutFailed).
     async fn logout(&self) -> Result<(), Fault>;
 
     /// Watches the bus (mask 134) and sends each message; returns why the watch ended.
@@ -53,11 +64,4 @@ pub trait Supervisor: Send + Sync {
 
     /// Waits until the running tailscaled ends by itself; never returns while none runs. The fault has exit status and last lines.
     async fn exited(&self) -> Fault;
-}
-
-/// Where and how the agent finds tailscaled.
-#[derive(Clone, Debug)]
-pub struct DaemonPaths {
-    /// The LocalAPI socket.
-    pub socket: PathBuf,
 }

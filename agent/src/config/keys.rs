@@ -1,0 +1,253 @@
+//! Every configuration key in one table: it drives the defaults, the messages, `config show` and the reference `10-agent.toml`.
+
+use toml::Value;
+
+/// What a key has when nothing sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// This text.
+    Text(&'static str),
+    /// This truth value.
+    Flag(bool),
+    /// This number.
+    Number(i64),
+    /// These words.
+    Words(&'static [&'static str]),
+    /// This name in the directory that another key names.
+    Beneath(Key, &'static str),
+    /// Nothing; the reference shows this TOML value as an example.
+    Unset(&'static str),
+}
+
+macro_rules! keys {
+    ($($variant:ident $name:literal $preset:expr; $expected:literal; $doc:literal)*) => {
+        /// A configuration key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Key {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl Key {
+            /// All keys, in the order of the table; the keys of a section stand together.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The key as files and messages spell it: `section.key`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What the key has when nothing sets it.
+            pub fn preset(self) -> Preset {
+                match self { $(Self::$variant => $preset,)* }
+            }
+
+            /// What the key takes, as the end of a sentence.
+            pub fn expected(self) -> &'static str {
+                match self { $(Self::$variant => $expected,)* }
+            }
+
+            /// What the key is for, in sentences.
+            pub fn doc(self) -> &'static str {
+                match self { $(Self::$variant => $doc,)* }
+            }
+        }
+    };
+}
+
+keys! {
+    MetadataProvider "metadata.provider" Preset::Text("devbox");
+        "\"devbox\" or \"file\"";
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"file\" reads a token that something else keeps fresh, and takes everything else from the section tailnet below."
+    MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
+        "a URL without path, https or http to an IP address, or unix:/path";
+        "Where the provider \"devbox\" asks. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
+    MetadataMaySet "metadata.may_set" Preset::Words(&["client_id", "tags", "hostname", "lifecycle", "accept_dns", "accept_routes"]);
+        "a list of \"client_id\", \"tags\", \"hostname\", \"lifecycle\", \"accept_dns\", \"accept_routes\", \"ssh\"";
+        "The fields of the metadata document that count; of the others the document may say what it likes. \"ssh\" must be listed before the platform can open Tailscale SSH on this machine."
+    MetadataToken "metadata.token" Preset::Unset("\"/run/workload/token\"");
+        "an absolute path, or env:NAME";
+        "Where the provider \"file\" finds the workload token: a file with a JWT, read anew each time, or env:NAME for a variable of the agent's own environment. Never the token itself."
+    MetadataCommand "metadata.command" Preset::Unset("[\"/usr/local/bin/workload-token\", \"--audience\"]");
+        "a list of strings, a program's absolute path and its arguments";
+        "Instead of metadata.token: a program that prints a JWT for the audience, which it gets as a last argument. The agent runs it as itself, so it trusts this file's owner with that."
+    MetadataInstance "metadata.instance" Preset::Unset("\"i-4f2c\"");
+        "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
+        "The instance id with the provider \"file\"; the machine id when not set."
+
+    TailnetControlUrl "tailnet.control_url" Preset::Text("https://controlplane.tailscale.com");
+        "a URL without path, https or http to an IP address";
+        "The control server where the node registers: Tailscale's, or a Headscale."
+    TailnetApiUrl "tailnet.api_url" Preset::Text("https://api.tailscale.com");
+        "a URL without path, https or http to an IP address";
+        "Where the workload token is traded for an access token, and that for a one-time auth key."
+    TailnetProxy "tailnet.proxy" Preset::Unset("\"http://proxy.example.com:3128\"");
+        "an http or https URL with host and port only";
+        "A proxy for control_url and api_url. It is taken from here and never from the environment; metadata never uses it."
+    TailnetRespectDown "tailnet.respect_down" Preset::Text("boot");
+        "\"boot\", \"always\" or \"never\"";
+        "How long an administrator's `tailscale down` holds: until the next boot, always, or not at all. `tailscale up` and `devbox-agent rejoin` end it in any case."
+    TailnetAfterLogout "tailnet.after_logout" Preset::Text("rejoin");
+        "\"rejoin\" or \"stay\"";
+        "What happens after somebody's `tailscale logout`: the node joins again, or stays out until `devbox-agent rejoin`."
+    TailnetClientId "tailnet.client_id" Preset::Unset("\"kAbC123\"");
+        "1 to 128 printable ASCII characters without spaces and slashes";
+        "The client id of the federated credential in the tailnet's settings. Usually left to the metadata document; set here, it wins. Needed here with the provider \"file\"."
+    TailnetTags "tailnet.tags" Preset::Unset("[\"tag:devbox\"]");
+        "1 to 16 different tags, each \"tag:\", a lower-case letter, then lower-case letters, digits and '-'";
+        "The tags of the node; the credential must own them. Usually left to the metadata document; set here, they win. Needed here with the provider \"file\"."
+    TailnetHostname "tailnet.hostname" Preset::Unset("\"web-api\"");
+        "1 to 63 lower-case letters, digits and '-', with no '-' at either end";
+        "The name of the node. Usually left to the metadata document; set here, it wins. With the provider \"file\", made from the instance id when not set."
+    TailnetLifecycle "tailnet.lifecycle" Preset::Unset("\"persistent\"");
+        "\"persistent\" or \"ephemeral\"";
+        "Whether the node outlives the run of the machine (a devbox) or goes with it (a runner). Usually left to the metadata document; set here, it wins."
+    TailnetAcceptDns "tailnet.accept_dns" Preset::Unset("true");
+        "true or false";
+        "Use the tailnet's DNS, MagicDNS names among them. Usually left to the metadata document, which means true when it says nothing; set here, it wins."
+    TailnetAcceptRoutes "tailnet.accept_routes" Preset::Unset("false");
+        "true or false";
+        "Use the routes that other nodes advertise. Usually left to the metadata document, which means false when it says nothing; set here, it wins."
+    TailnetSsh "tailnet.ssh" Preset::Unset("false");
+        "true or false";
+        "Run Tailscale SSH, which opens this machine as the tailnet's policy says. Off unless set here, or listed in metadata.may_set and set by the metadata document."
+
+    DaemonSupervisor "daemon.supervisor" Preset::Text("child");
+        "\"child\", the only supervisor in this version";
+        "Who starts and stops tailscaled: with \"child\" the agent itself, and tailscaled ends when the agent does."
+    DaemonBinary "daemon.binary" Preset::Text("tailscaled");
+        "an absolute path, or a name to look up in PATH";
+        "The tailscaled program."
+    DaemonSocket "daemon.socket" Preset::Beneath(Key::PathsRuntime, "tailscaled.sock");
+        "an absolute path of at most 107 bytes";
+        "tailscaled's LocalAPI socket (--socket); tailscaled.sock in paths.runtime when not set."
+    DaemonState "daemon.state" Preset::Beneath(Key::PathsState, "tailscale");
+        "an absolute path";
+        "tailscaled's state directory (--statedir), which holds the node's keys; tailscale in paths.state when not set."
+    DaemonTun "daemon.tun" Preset::Text("tailscale0");
+        "an interface name of at most 15 characters, or \"userspace-networking\"";
+        "tailscaled's network interface (--tun). \"userspace-networking\" needs no TUN device; then only programs that use tailscaled's proxy reach the tailnet."
+    DaemonPort "daemon.port" Preset::Number(41641);
+        "a number from 0 to 65535";
+        "The UDP port for WireGuard (--port); 0 lets the kernel choose."
+    DaemonMinVersion "daemon.min_version" Preset::Text("1.80");
+        "a version \"MAJOR.MINOR\", in quotes";
+        "The oldest tailscaled that the agent drives; it writes nothing to an older one."
+    DaemonPortMapping "daemon.port_mapping" Preset::Flag(false);
+        "true or false";
+        "Let tailscaled ask the network's router for a port (PCP, UPnP). A cloud VM has no home router, and asking for one delays every join by 250 ms."
+
+    ReportEnabled "report.enabled" Preset::Flag(true);
+        "true or false";
+        "Tell the platform how the node is: on every change, and regularly."
+    ReportEndpoint "report.endpoint" Preset::Unset("\"http://169.254.169.254\"");
+        "a URL without path, https or http to an IP address, or unix:/path";
+        "Where reports go; metadata.endpoint when not set. The provider \"file\" sends none unless this is set."
+
+    PathsState "paths.state" Preset::Text("/var/lib/devbox-agent");
+        "an absolute path";
+        "The agent's memory over restarts: state.json and the lock that keeps a second agent out. Mode 0700; it must survive reboots for the node to keep its name and address."
+    PathsRuntime "paths.runtime" Preset::Text("/run/devbox-agent/api");
+        "an absolute path of at most 91 bytes";
+        "The local API, for as long as the machine runs: agent.sock and status.json."
+
+    LogLevel "log.level" Preset::Text("info");
+        "error, warn, info, debug, trace or off, or such as \"info,devbox_agent::metadata=debug\"";
+        "How much the agent logs, on stderr: a level, or levels by module, separated by commas."
+}
+
+/// The sections in the table's order, each with what it is about.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("metadata", "Where this machine learns what it is, and how it proves it."),
+    ("tailnet", "The tailnet, and what of the node this file decides instead of the metadata document."),
+    ("daemon", "The real tailscaled, and how it is run."),
+    ("report", "What the platform is told."),
+    ("paths", "The agent's own directories."),
+    ("log", "What the agent says of its work."),
+];
+
+impl Key {
+    /// Finds a key by its dotted name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|key| key.name() == name)
+    }
+
+    /// The section and the name within it.
+    pub fn parts(self) -> (&'static str, &'static str) {
+        // Every name of the table has a dot; a test holds it to that.
+        self.name().split_once('.').unwrap_or(("", self.name()))
+    }
+
+    /// The keys of a section, in the table's order.
+    pub fn of(section: &str) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |key| key.parts().0 == section)
+    }
+}
+
+impl Preset {
+    /// The TOML value, when it depends on no other key.
+    pub fn value(self) -> Option<Value> {
+        match self {
+            Self::Text(text) => Some(Value::from(text)),
+            Self::Flag(flag) => Some(Value::from(flag)),
+            Self::Number(number) => Some(Value::from(number)),
+            Self::Words(words) => Some(Value::from(words.to_vec())),
+            Self::Beneath(..) | Self::Unset(_) => None,
+        }
+    }
+}
+
+/// The name among `candidates` that somebody who wrote `written` most likely meant, if any is near.
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = candidates.into_iter().map(|name| (distance(written, name), name)).min()?;
+    // A third of the letters wrong is a slip; more is another word.
+    (near.0 <= (written.chars().count() / 3).max(1)).then_some(near.1)
+}
+
+/// The key that somebody who wrote `section.name` most likely meant: a slip in the name, or the right name in the wrong section.
+pub fn nearest_key(section: &str, name: &str) -> Option<Key> {
+    let here = nearest(name, Key::of(section).map(|key| key.parts().1));
+    let here = here.and_then(|name| Key::of(section).find(|key| key.parts().1 == name));
+    here.or_else(|| Key::ALL.iter().copied().find(|key| key.parts().1 == name))
+}
+
+/// The Levenshtein distance: how many letters must be added, dropped or changed.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_a_known_section_and_the_sections_follow_the_table() {
+        let by_section: Vec<Key> = SECTIONS.iter().flat_map(|(section, _)| Key::of(section)).collect();
+        assert_eq!(by_section, Key::ALL);
+        assert!(Key::ALL.iter().all(|key| Key::find(key.name()) == Some(*key)));
+    }
+
+    #[test]
+    fn a_slip_finds_its_key_and_a_strange_word_finds_none() {
+        assert_eq!(nearest_key("tailnet", "hostnmae"), Some(Key::TailnetHostname));
+        assert_eq!(nearest_key("daemon", "control_url"), Some(Key::TailnetControlUrl));
+        assert_eq!(nearest_key("tailnet", "colour_scheme"), None);
+        assert_eq!(nearest("tailnat", SECTIONS.iter().map(|(name, _)| *name)), Some("tailnet"));
+    }
+
+    #[test]
+    fn distance_counts_letters() {
+        for (a, b, expected) in [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("ab", "", 2)] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+}

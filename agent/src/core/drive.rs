@@ -1,0 +1,204 @@
+//! The loop: decides, keeps the wanted effects in flight, and folds what happens back into the world.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::JoinMap;
+
+use super::decide::{Decision, decide};
+use super::edges::Edges;
+use super::effect::{Effect, Kind, Outcome};
+use super::fold::Event;
+use super::launch::{Supplies, launch};
+use super::reason::Fault;
+use super::resume::Watch;
+use super::scribe::Scribe;
+use super::world::World;
+use crate::clock::Now;
+use crate::config::Settings;
+use crate::retry::Pace;
+use crate::socket::document::Document;
+use crate::tailscaled::Notify;
+
+/// The loop looks at the clocks and tells the watchdog at least this often: the tick of all periodic work.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// What reaches the loop from outside its effects.
+pub enum Input {
+    /// Something happened.
+    Event(Event),
+    /// Configuration was read again: other settings, and the edges made from them.
+    Reconfigured(Box<(Settings, Edges)>),
+}
+
+/// The loop's state.
+pub struct Drive {
+    world: World,
+    settings: Settings,
+    edges: Edges,
+    tasks: JoinMap<Kind, (Effect, Result<Outcome, Fault>)>,
+    in_flight: BTreeMap<Kind, Effect>,
+    bus: (mpsc::Sender<Notify>, mpsc::Receiver<Notify>),
+    clocks: Watch,
+    scribe: Scribe,
+}
+
+/// A task of the agent itself panicked: half an agent is worse than none, so the process ends.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to finish the effect {kind:?}: it panicked; this is a bug, please report it with the log above")]
+pub struct Panicked {
+    kind: Kind,
+    #[source]
+    source: tokio::task::JoinError,
+}
+
+impl Drive {
+    /// A loop over `world` that publishes on `status`.
+    pub fn new(world: World, settings: Settings, edges: Edges, status: watch::Sender<Arc<Document>>) -> Self {
+        let scribe = Scribe::new(status, edges.service.clone(), edges.metadata.provider());
+        // 128 is tailscaled's own queue for a slow reader.
+        let bus = mpsc::channel(128);
+        Self {
+            world,
+            settings,
+            edges,
+            tasks: JoinMap::new(),
+            in_flight: BTreeMap::new(),
+            bus,
+            clocks: Watch::default(),
+            scribe,
+        }
+    }
+
+    /// Runs until a stop has been carried out.
+    pub async fn run(mut self, inputs: &mut mpsc::Receiver<Input>) -> Result<(), Panicked> {
+        self.edges.service.ready();
+        loop {
+            let decision = self.settle();
+            if decision.done {
+                return Ok(());
+            }
+            self.edges.service.alive();
+            self.wait(&decision, inputs).await?;
+            if let Some(why) = self.clocks.look(self.edges.clock.now()) {
+                self.fold(Event::Resumed(why));
+            }
+        }
+    }
+
+    /// Decides until the effects in flight are the ones wanted; starting one is itself a fact.
+    fn settle(&mut self) -> Decision {
+        loop {
+            let now = self.edges.clock.now();
+            let decision = decide(&self.world, &self.settings, now);
+            if !self.reconcile(&decision) {
+                self.scribe.write(&self.world, &self.settings, &decision, now);
+                return decision;
+            }
+        }
+    }
+
+    /// Cancels what is no longer wanted, starts what is; says whether that changed anything.
+    fn reconcile(&mut self, decision: &Decision) -> bool {
+        let mut changed = false;
+        let wanted: BTreeMap<Kind, &Effect> = decision.effects.iter().map(|effect| (effect.kind(), effect)).collect();
+        let unwanted = |(kind, effect): (&Kind, &Effect)| (wanted.get(kind) != Some(&effect)).then_some(*kind);
+        let unwanted: Vec<Kind> =
+            self.in_flight.iter().filter_map(unwanted).filter(|kind| !kind.runs_to_end()).collect();
+        for kind in unwanted {
+            self.tasks.abort(&kind);
+            self.in_flight.remove(&kind);
+            self.fold(Event::Cancelled(kind));
+            changed = true;
+        }
+        for (kind, effect) in wanted {
+            if !self.in_flight.contains_key(&kind) {
+                self.start(effect.clone());
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn start(&mut self, effect: Effect) {
+        let kind = effect.kind();
+        tracing::debug!(effect = kind.as_str(), "starts");
+        let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.bus.0);
+        self.tasks.spawn(kind, launch(effect.clone(), supplies));
+        self.in_flight.insert(kind, effect);
+        self.fold(Event::Began(kind));
+    }
+
+    async fn wait(&mut self, decision: &Decision, inputs: &mut mpsc::Receiver<Input>) -> Result<(), Panicked> {
+        let sleep = self.sleep_until(decision, self.edges.clock.now());
+        tokio::select! {
+            Some((kind, ended)) = self.tasks.join_next() => self.ended(kind, ended)?,
+            Some(notify) = self.bus.1.recv() => self.fold(Event::Bus(Box::new(notify))),
+            input = inputs.recv() => self.take(input),
+            () = tokio::time::sleep(sleep) => {}
+        }
+        Ok(())
+    }
+
+    fn sleep_until(&self, decision: &Decision, now: Now) -> Duration {
+        // A millisecond more than the difference, whose fraction was cut off.
+        let wake = decision.wake_at.map(|at| at.since(now.boot) + Duration::from_millis(1));
+        wake.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    }
+
+    fn ended(
+        &mut self,
+        kind: Kind,
+        ended: Result<(Effect, Result<Outcome, Fault>), tokio::task::JoinError>,
+    ) -> Result<(), Panicked> {
+        match ended {
+            Ok((effect, result)) => {
+                self.in_flight.remove(&kind);
+                self.log(kind, &result);
+                self.fold(Event::Ended(effect, result));
+                Ok(())
+            }
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(source) => Err(Panicked { kind, source }),
+        }
+    }
+
+    fn log(&self, kind: Kind, result: &Result<Outcome, Fault>) {
+        match result {
+            Ok(_) => tracing::debug!(effect = kind.as_str(), "done"),
+            Err(fault) if self.world.track(kind).fault.as_ref().is_some_and(|last| last.code == fault.code) => {
+                tracing::debug!(
+                    effect = kind.as_str(),
+                    code = fault.code.as_str(),
+                    detail = fault.detail,
+                    "failed again"
+                );
+            }
+            Err(fault) => {
+                tracing::warn!(effect = kind.as_str(), code = fault.code.as_str(), detail = fault.detail, "failed");
+            }
+        }
+    }
+
+    fn take(&mut self, input: Option<Input>) {
+        match input {
+            Some(Input::Event(event)) => self.fold(event),
+            Some(Input::Reconfigured(both)) => {
+                let (settings, edges) = *both;
+                self.world.control_url = crate::config::control_url(&settings);
+                self.settings = settings;
+                self.edges = edges;
+                self.fold(Event::Asked(crate::socket::Verb::Refresh));
+            }
+            // Nobody is left who could ask for anything: the agent ends.
+            None => self.fold(Event::Stop),
+        }
+    }
+
+    fn fold(&mut self, event: Event) {
+        let now = self.edges.clock.now();
+        self.world.fold(event, now, &|pace: Pace, attempts| pace.delay(attempts));
+    }
+}

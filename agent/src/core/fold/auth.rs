@@ -1,0 +1,94 @@
+//! What tokens, keys and logins become.
+
+use std::time::Duration;
+
+use super::super::effect::{Kind, Login};
+use super::super::reason::{Code, Fault};
+use super::super::world::{Credential, Pending, World};
+use super::Draw;
+use crate::clock::{BootTime, Now};
+use crate::federation::{AccessToken, Claims, KEY_LIFE, KeyRequest};
+use crate::identity::record::Desired;
+use crate::secret::Secret;
+
+/// A credential is not used in the last moments of its life, which the request itself may take.
+const MARGIN: Duration = Duration::from_secs(10);
+
+impl World {
+    pub(super) fn token_fetched(&mut self, client_id: String, jwt: Secret<String>, claims: &Claims) {
+        let until = claims.expires.checked_sub(MARGIN).unwrap_or(claims.expires);
+        self.credentials.jwt = Some((Credential { value: jwt, inputs: client_id }, until));
+    }
+
+    pub(super) fn exchanged(&mut self, client_id: String, access: AccessToken, now: BootTime) {
+        self.credentials.jwt = None;
+        let until = now + access.expires_in.saturating_sub(MARGIN);
+        self.credentials.access = Some((Credential { value: access.token, inputs: client_id }, until));
+    }
+
+    pub(super) fn minted(&mut self, request: KeyRequest, key: Secret<String>, now: BootTime) {
+        let until = now + (KEY_LIFE - MARGIN);
+        self.credentials.key = Some((Credential { value: key, inputs: request }, until));
+    }
+
+    /// tailscaled has taken the key: it is single-use, so it is forgotten here.
+    pub(super) fn login_sent(&mut self, login: Login, now: Now, draw: Draw<'_>) {
+        let expires_at = self.credentials.key.take().map_or(now.boot, |(_, until)| until);
+        let old_key = self.node.status.as_ref().filter(|s| s.have_node_key).map(|s| s.node.public_key.clone());
+        self.node.wrote = Some(login.preferences.clone());
+        self.node.browse = false;
+        self.node.wanted_round += 1;
+        self.login.pending = Some(Pending { login, old_key, sent_at: now.boot, expires_at });
+        if let Some(words) = self.login.early_refusal.take() {
+            self.key_refused(&words, now.boot, draw);
+        }
+    }
+
+    /// Control refused the key: it is spent, whatever the cause, and another one is needed.
+    pub(super) fn key_refused(&mut self, words: &str, now: BootTime, draw: Draw<'_>) {
+        self.login.pending = None;
+        self.login.refused += 1;
+        let code = if self.login.refused < REFUSALS_MAX { Code::KeyRefused } else { Code::KeysExhausted };
+        let fault = Fault { code, detail: words.to_owned(), retry_after: None, unsent: false };
+        self.failed(Kind::Login, fault, now, draw);
+    }
+
+    pub(super) fn login_succeeded(&mut self, pending: Pending, now: Now) {
+        self.stage("join", pending.sent_at, now.boot);
+        self.record.applied = Some(pending.login.inputs);
+        self.record.attempted = None;
+        self.record.withdrawn = false;
+        self.login = super::super::world::LoginFacts { last: Some(now.boot), ..Default::default() };
+        self.proof =
+            super::super::world::Proof { round: self.proof.round, proven_at: Some(now.real), ..Default::default() };
+        self.tracks.remove(&Kind::Login);
+    }
+
+    pub(super) fn auth_failed(&mut self, kind: Kind, fault: &Fault) {
+        match kind {
+            // Refused, the token is spent; unanswered, it is used again while it holds.
+            Kind::Exchange if matches!(fault.code, Code::ExchangeDenied | Code::ClockSkew) => {
+                self.credentials.jwt = None
+            }
+            Kind::Mint if fault.code == Code::MintDenied => self.credentials.access = None,
+            // Whether tailscaled took the key is not known; it may be spent.
+            Kind::Login => self.credentials.key = None,
+            _ => {}
+        }
+    }
+
+    pub(super) fn rejoin(&mut self) {
+        self.record.desired = Desired::Joined;
+        self.record.down_in_boot = None;
+        self.login.refused = 0;
+        self.login.rejoin = true;
+        let Some(status) = &self.node.status else { return };
+        self.login.forced = status.have_node_key && status.backend_state != "Stopped";
+        if !status.have_node_key {
+            self.record.applied = None;
+        }
+    }
+}
+
+/// So many refused keys in a row and a person must look (faults F25).
+const REFUSALS_MAX: u32 = 3;

@@ -1,0 +1,118 @@
+//! What becomes of tailscaled, the process.
+
+use std::time::Duration;
+
+use super::super::effect::Kind;
+use super::super::reason::{Code, Fault};
+use super::super::world::{NodeFacts, World};
+use super::Draw;
+use crate::clock::{BootTime, Now};
+
+/// A tailscaled that ran this long did not crash at its start: it is started again at once.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// So many ends right after the start in a row are a crash loop.
+const CRASHES: u32 = 3;
+
+impl World {
+    pub(super) fn inspected(&mut self, stored: bool) {
+        self.daemon.stored = Some(stored);
+        if stored && self.record.applied.is_none() {
+            // Only our own login can have made the node: the agent ended before it saw the success.
+            self.record.applied = self.record.attempted.take();
+        }
+    }
+
+    /// Keeps the record's instance and intent in step with what is known, well before the first login needs them on disk.
+    pub(super) fn settle_identity(&mut self) {
+        let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
+        let unreadable = self.set_aside.is_some() && self.record.instance_id.is_none();
+        if self.daemon.stored == Some(false) || unreadable {
+            self.record.instance_id = Some(instance.id.clone());
+        }
+        if let (Some(false), None, Some(tailnet)) = (self.daemon.stored, &self.record.applied, &self.platform.tailnet) {
+            self.record.attempted = Some(Self::inputs(tailnet, &self.control_url));
+        }
+    }
+
+    pub(super) fn daemon_started(&mut self, now: BootTime) {
+        self.daemon.up_since = Some(now);
+        self.daemon.run += 1;
+        self.daemon.unanswered = 0;
+        self.node = NodeFacts {
+            wanted_round: self.node.wanted_round + 1,
+            wrote: self.node.wrote.take(),
+            ..NodeFacts::default()
+        };
+        for kind in [Kind::ReadStatus, Kind::WatchBus, Kind::MindDaemon] {
+            self.tracks.remove(&kind);
+        }
+    }
+
+    pub(super) fn daemon_stopped(&mut self, now: BootTime) {
+        if self.daemon.unanswered > 0 {
+            self.daemon.hang_restart = Some(now);
+        }
+        self.daemon_gone();
+    }
+
+    /// The process is gone, and with it a key that it had not used yet.
+    pub(super) fn daemon_gone(&mut self) {
+        self.daemon.up_since = None;
+        self.login.pending = None;
+        self.login.early_refusal = None;
+        if let Some(status) = self.node.status.take() {
+            self.daemon.stored = Some(status.have_node_key);
+        }
+        self.node = NodeFacts {
+            wanted_round: self.node.wanted_round + 1,
+            wrote: self.node.wrote.take(),
+            ..NodeFacts::default()
+        };
+    }
+
+    pub(super) fn failed_effect(&mut self, kind: Kind, fault: Fault, now: Now, draw: Draw<'_>) {
+        self.auth_failed(kind, &fault);
+        match kind {
+            Kind::MindDaemon => self.daemon_ended(fault, now.boot, draw),
+            Kind::StartDaemon => self.crashed(fault, now.boot, draw),
+            Kind::ReadStatus => self.status_unread(fault, now.boot, draw),
+            Kind::WatchBus => {
+                self.node.wanted_round += 1;
+                self.failed(kind, fault, now.boot, draw);
+            }
+            _ => self.failed(kind, fault, now.boot, draw),
+        }
+    }
+
+    fn daemon_ended(&mut self, fault: Fault, now: BootTime, draw: Draw<'_>) {
+        let meant = self.track(Kind::StopDaemon).began.is_some();
+        let steady = self.daemon.up_since.is_some_and(|since| now.since(since) >= STEADY);
+        self.daemon_gone();
+        if meant || steady {
+            self.daemon.crashes = 0;
+            self.tracks.remove(&Kind::StartDaemon);
+        } else {
+            self.crashed(fault, now, draw);
+        }
+    }
+
+    /// The start failed, or the process ended right after it: both count towards the crash loop and set the next start's pace.
+    fn crashed(&mut self, fault: Fault, now: BootTime, draw: Draw<'_>) {
+        self.daemon.crashes += 1;
+        let looping = self.daemon.crashes >= CRASHES && fault.code == Code::TailscaledStarting;
+        let code = if looping { Code::TailscaledCrashloop } else { fault.code };
+        self.track_mut(Kind::StartDaemon).attempts = self.daemon.crashes - 1;
+        self.failed(Kind::StartDaemon, Fault { code, ..fault }, now, draw);
+    }
+
+    /// The first unanswered read is repeated at once; only two in a row mean that tailscaled hangs (design §4).
+    fn status_unread(&mut self, fault: Fault, now: BootTime, draw: Draw<'_>) {
+        let hung = fault.code == Code::TailscaledHung;
+        self.failed(Kind::ReadStatus, fault, now, draw);
+        if hung {
+            self.daemon.unanswered += 1;
+            self.track_mut(Kind::ReadStatus).not_before = None;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How what happens becomes facts. Delays are drawn here, so that the rules stay deterministic.
+
+mod auth;
+mod daemon;
+mod node;
+mod pace;
+mod platform;
+
+use std::time::Duration;
+
+use super::effect::{Effect, Kind, Outcome};
+use super::reason::Fault;
+use super::world::{Stopping, World};
+use crate::clock::{BootTime, Now};
+use crate::identity::record::Desired;
+use crate::retry::Pace;
+use crate::socket::Verb;
+use crate::tailscaled::Notify;
+
+/// How long the removal of an ephemeral node may hold up a stop (design §5).
+const REMOVAL_BOUND: Duration = Duration::from_secs(1);
+
+/// Something that happened.
+pub enum Event {
+    /// An effect was started.
+    Began(Kind),
+    /// An effect ended by itself.
+    Ended(Effect, Result<Outcome, Fault>),
+    /// An effect was cancelled because it was no longer wanted.
+    Cancelled(Kind),
+    /// tailscaled said something.
+    Bus(Box<Notify>),
+    /// A person asked for something.
+    Asked(Verb),
+    /// The machine was resumed, or its clock stepped.
+    Resumed(&'static str),
+    /// The report publisher's state changed.
+    Report(Option<Fault>),
+    /// The agent is to end.
+    Stop,
+}
+
+/// Draws the delay after a number of failures; tests pass one that always draws the same.
+pub type Draw<'a> = &'a dyn Fn(Pace, u32) -> Duration;
+
+impl World {
+    /// Takes in what happened at `now`.
+    pub fn fold(&mut self, event: Event, now: Now, draw: Draw<'_>) {
+        match event {
+            Event::Began(kind) => self.began(kind, now.boot),
+            Event::Ended(effect, result) => self.ended(effect, result, now, draw),
+            Event::Cancelled(kind) => self.track_mut(kind).began = None,
+            Event::Bus(notify) => self.heard(*notify, now, draw),
+            Event::Asked(verb) => self.asked(verb),
+            Event::Resumed(why) => self.resumed(why),
+            Event::Report(fault) => self.report_fault = fault,
+            Event::Stop => {
+                self.stopping.get_or_insert(Stopping { deadline: now.boot + REMOVAL_BOUND });
+            }
+        }
+        self.settle_identity();
+    }
+
+    fn began(&mut self, kind: Kind, now: BootTime) {
+        self.track_mut(kind).began = Some(now);
+        match kind {
+            Kind::ReadStatus => self.node.reading_round = self.node.wanted_round,
+            Kind::Login => self.login.early_refusal = None,
+            Kind::Withdraw => self.record.withdrawn = true,
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, effect: Effect, result: Result<Outcome, Fault>, now: Now, draw: Draw<'_>) {
+        let kind = effect.kind();
+        let began = self.track_mut(kind).began.take().unwrap_or(now.boot);
+        match result {
+            Ok(outcome) => {
+                self.succeeded(kind, began, now.boot);
+                self.brought(effect, outcome, began, now, draw);
+            }
+            Err(fault) => self.failed_effect(kind, fault, now, draw),
+        }
+    }
+
+    fn brought(&mut self, effect: Effect, outcome: Outcome, began: BootTime, now: Now, draw: Draw<'_>) {
+        match (effect, outcome) {
+            (Effect::Inspect, Outcome::Stored(stored)) => self.inspected(stored),
+            (Effect::ReadSpec { wait, .. }, Outcome::Read(read)) => self.read(read, wait, began, now),
+            (Effect::Save(record), _) => self.saved = Some(*record),
+            (Effect::StartDaemon, _) => self.daemon_started(now.boot),
+            (Effect::StopDaemon, _) => self.daemon_stopped(now.boot),
+            (Effect::ReadStatus { run }, Outcome::Status(status)) if run == self.daemon.run => {
+                self.status_read(*status, began, now, draw);
+            }
+            (Effect::Token { client_id }, Outcome::Token(jwt, claims)) => self.token_fetched(client_id, jwt, &claims),
+            (Effect::Exchange { client_id }, Outcome::Access(access)) => self.exchanged(client_id, access, now.boot),
+            (Effect::Mint(request), Outcome::Key(key)) => self.minted(request, key, now.boot),
+            (Effect::Login(login), _) => self.login_sent(*login, now, draw),
+            (Effect::Apply(wrote), _) => self.applied_preferences(wrote),
+            (Effect::Up, _) => self.brought_up(),
+            (Effect::Prove { .. }, _) => self.proof_asked(now.boot),
+            (Effect::Withdraw, _) => self.withdrew(),
+            (Effect::Logout, _) => self.logged_out(),
+            _ => {}
+        }
+    }
+
+    fn asked(&mut self, verb: Verb) {
+        self.forget_pace();
+        match verb {
+            Verb::Refresh => self.reread(),
+            Verb::Rejoin => self.rejoin(),
+            Verb::Leave => self.record.desired = Desired::Left,
+        }
+    }
+
+    /// Credentials and what was proven belong to the time before the pause.
+    fn resumed(&mut self, why: &'static str) {
+        tracing::info!(why, "the machine was resumed");
+        self.platform.resumed = true;
+        self.reread();
+        self.start_over_after_resume();
+    }
+
+    fn start_over_after_resume(&mut self) {
+        self.credentials = Default::default();
+        self.proof.needed = self.node.status.as_ref().is_some_and(|status| status.have_node_key);
+        self.proof.seen_offline = false;
+        self.proof.asked_at = None;
+        self.proof.round += 1;
+        self.node.wanted_round += 1;
+    }
+}

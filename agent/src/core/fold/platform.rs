@@ -1,0 +1,115 @@
+//! What the metadata answers become.
+
+use std::time::Duration;
+
+use super::super::effect::Kind;
+use super::super::reason::{Code, Fault};
+use super::super::world::World;
+use crate::clock::{BootTime, Now};
+use crate::metadata::Read;
+use crate::metadata::spec::{Spec, Wanted};
+use crate::retry::jitter;
+
+/// How often metadata is read from a server that does not hold requests (protocol, "Requests").
+const POLL: Duration = Duration::from_secs(60);
+
+/// `tailnet: null` must be read a second time at least this much later: leaving cannot be undone.
+pub(in crate::core) const CONFIRM_NULL: Duration = Duration::from_secs(10);
+
+/// Reads follow each other no faster than this, however fast the document changes.
+const READ_SPACING: Duration = Duration::from_secs(1);
+
+impl World {
+    /// Asks for a fresh read at once.
+    pub(super) fn reread(&mut self) {
+        self.platform.round += 1;
+        self.platform.polls = false;
+        let track = self.track_mut(Kind::ReadSpec);
+        track.not_before = track.not_before.filter(|_| track.asked);
+    }
+
+    pub(super) fn read(&mut self, read: Read, wait: Duration, began: BootTime, now: Now) {
+        let before = self.platform.etag.clone();
+        self.platform.fetched_at = Some(now.real);
+        match read {
+            Read::Unchanged => self.platform.resumed = false,
+            Read::Refused { fault, etag } => {
+                self.platform.etag = etag;
+                self.platform.refused = Some(fault);
+            }
+            Read::Document { spec, etag } => {
+                self.platform.etag = etag;
+                match self.impostor(&spec) {
+                    Some(fault) => self.platform.refused = Some(fault),
+                    None => self.adopt(*spec, now.boot),
+                }
+            }
+        }
+        self.pace_reads(before, wait, began, now.boot);
+    }
+
+    fn impostor(&self, spec: &Spec) -> Option<Fault> {
+        let known = self.platform.instance.as_ref().filter(|_| self.platform.confirmed && !self.platform.resumed)?;
+        (known.id != spec.instance.id).then(|| Fault {
+            code: Code::MetadataUntrusted,
+            detail: format!(
+                "this machine is instance {}, but the metadata now speaks of {}",
+                known.id, spec.instance.id
+            ),
+            retry_after: None,
+            unsent: false,
+        })
+    }
+
+    fn adopt(&mut self, spec: Spec, now: BootTime) {
+        let moved_on = self.platform.confirmed
+            && self.platform.instance.as_ref().is_some_and(|instance| instance.generation != spec.instance.generation);
+        self.platform.instance = Some(spec.instance.clone());
+        self.platform.report_interval = Some(spec.report_interval);
+        self.platform.confirmed = true;
+        self.platform.resumed = false;
+        self.platform.refused = None;
+        match &spec.tailnet {
+            Wanted::Unsaid => self.platform.null_since = None,
+            Wanted::Nothing => self.null_read(now),
+            Wanted::Node(tailnet) => {
+                self.platform.tailnet = Some(tailnet.clone());
+                self.platform.null_since = None;
+                self.platform.withdrawn = false;
+            }
+        }
+        let tailnet = self.platform.tailnet.clone().map_or(Wanted::Unsaid, Wanted::Node);
+        self.record.spec = Some(Spec { tailnet, ..spec });
+        if moved_on {
+            tracing::info!("the instance's generation moved on");
+            self.start_over_after_resume();
+        }
+    }
+
+    fn null_read(&mut self, now: BootTime) {
+        let since = *self.platform.null_since.get_or_insert(now);
+        if now.since(since) >= CONFIRM_NULL {
+            self.platform.withdrawn = true;
+            self.platform.tailnet = None;
+        } else {
+            // Without the tag the next answer is the whole document again.
+            self.platform.etag = None;
+        }
+    }
+
+    fn pace_reads(&mut self, before: Option<String>, wait: Duration, began: BootTime, now: BootTime) {
+        let early = now.since(began) < wait / 2;
+        let same = before.is_some() && before == self.platform.etag;
+        let confirming = self.platform.null_since.is_some() && !self.platform.withdrawn;
+        if (early && same) || (self.platform.etag.is_none() && !confirming) {
+            self.platform.polls = true;
+        }
+        self.track_mut(Kind::ReadSpec).not_before = if confirming {
+            Some(now + CONFIRM_NULL)
+        } else if self.platform.polls {
+            Some(now + jitter(POLL, 0.1))
+        } else {
+            Some(began + READ_SPACING).filter(|_| !wait.is_zero())
+        };
+    }
+}

@@ -1,0 +1,92 @@
+//! How a life begins and ends: the record, whose node it is, leaving and stopping.
+
+use super::super::decide::{Finding, Plan};
+use super::super::effect::{Effect, Kind};
+use super::super::phase::Phase;
+use super::super::reason::Code;
+use super::super::view::{Goal, Verdict, View};
+use crate::metadata::spec::Lifecycle;
+
+pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
+    let Some(stopping) = view.world.stopping else { return };
+    plan.closed = true;
+    let up = view.world.daemon.up_since.is_some();
+    let removes = ephemeral(view) && view.has_key() == Some(true);
+    let tries = removes && view.writable() && view.now.boot < stopping.deadline && view.fault(Kind::Logout).is_none();
+    if tries {
+        plan.claim(Phase::Leaving, None);
+        plan.want(view, Effect::Logout);
+        plan.want(view, Effect::MindDaemon);
+        plan.wake(Some(stopping.deadline));
+        return;
+    }
+    match (ephemeral(view), removes) {
+        (true, true) => plan.claim(Phase::Leaving, Some(unconfirmed(view))),
+        (true, false) => plan.claim(Phase::Left, None),
+        (false, _) => plan.claim(Phase::Stopped, Some(Finding::plain(Code::AgentStopping))),
+    }
+    plan.done = !up;
+    if up {
+        plan.want(view, Effect::StopDaemon);
+    }
+}
+
+fn unconfirmed(view: View<'_>) -> Finding {
+    view.fault(Kind::Logout).map_or_else(|| Finding::plain(Code::LogoutFailed), Finding::of)
+}
+
+fn ephemeral(view: View<'_>) -> bool {
+    let applied = view.world.record.applied.as_ref().map(|applied| applied.lifecycle);
+    let wanted = view.world.platform.tailnet.as_ref().map(|tailnet| tailnet.lifecycle);
+    applied.or(wanted) == Some(Lifecycle::Ephemeral)
+}
+
+pub(super) fn save(view: View<'_>, plan: &mut Plan) {
+    if view.world.saved.as_ref() != Some(&view.world.record) {
+        plan.want(view, Effect::Save(Box::new(view.world.record.clone())));
+    }
+}
+
+pub(super) fn identity(view: View<'_>, plan: &mut Plan) {
+    match view.verdict() {
+        Verdict::Unknown => {
+            plan.want(view, Effect::Inspect);
+            plan.claim_unmet(view, Phase::CheckingIdentity, &[Kind::Inspect], Code::TailscaledStarting);
+        }
+        Verdict::Foreign => plan.claim(Phase::Blocked, Some(Finding::plain(Code::ForeignNode))),
+        Verdict::OtherInstance => {
+            if view.world.daemon.up_since.is_some() {
+                plan.want(view, Effect::StopDaemon);
+            }
+            plan.claim(Phase::Blocked, Some(other_instance(view)));
+        }
+        Verdict::Fresh | Verdict::Ours => {}
+    }
+}
+
+fn other_instance(view: View<'_>) -> Finding {
+    let ours = view.world.record.instance_id.as_deref().unwrap_or_default();
+    let id = view.world.platform.instance.as_ref().map(|instance| instance.id.as_str()).unwrap_or_default();
+    Finding {
+        code: Code::InstanceChanged,
+        detail: format!("the node was made for instance {ours}; the metadata speaks of {id}"),
+        next_try: None,
+    }
+}
+
+pub(super) fn leave(view: View<'_>, plan: &mut Plan) {
+    let at_rest = match view.goal() {
+        Goal::Left => Phase::Left,
+        Goal::Unassigned => Phase::Unassigned,
+        Goal::Unknown | Goal::Joined(_) => return,
+    };
+    if view.has_key() != Some(true) {
+        return plan.claim(at_rest, None);
+    }
+    if view.writable() {
+        plan.want(view, Effect::Logout);
+    }
+    let failed = view.fault(Kind::Logout);
+    let next_try = view.world.track(Kind::Logout).not_before;
+    plan.claim(Phase::Leaving, failed.map(|fault| Finding { next_try, ..Finding::of(fault) }));
+}

@@ -1,0 +1,129 @@
+//! The node itself: down, corrected, proven, online, and what is true besides.
+
+use std::time::Duration;
+
+use super::super::decide::{Finding, Plan};
+use super::super::effect::{Effect, Kind};
+use super::super::phase::Phase;
+use super::super::reason::{Code, Fault};
+use super::super::view::{Goal, View};
+use crate::clock::BootTime;
+use crate::metadata::spec::Tailnet;
+
+/// Somebody else's change of a preference that is ours is corrected at most this often.
+const CORRECTION_SPACING: Duration = Duration::from_secs(60);
+
+/// A spec that changes every second is followed at this pace.
+const CHANGE_SPACING: Duration = Duration::from_secs(10);
+
+/// At most one proof a minute (design §4).
+const PROOF_SPACING: Duration = Duration::from_secs(60);
+
+pub(super) fn down(view: View<'_>, plan: &mut Plan) {
+    if !matches!(view.goal(), Goal::Joined(_)) {
+        return;
+    }
+    if view.stays_logged_out() {
+        return plan.claim(Phase::Blocked, Some(Finding::plain(Code::AdminLogout)));
+    }
+    if view.admin_down() {
+        plan.claim(Phase::Stopped, Some(Finding::plain(Code::AdminDown)));
+    } else if view.down() && view.writable() {
+        plan.want(view, Effect::Up);
+    }
+}
+
+pub(super) fn preferences(view: View<'_>, plan: &mut Plan) {
+    let Goal::Joined(tailnet) = view.goal() else { return };
+    let settled = view.writable() && view.has_key() == Some(true) && view.world.login.pending.is_none();
+    let Some(prefs) = view.world.node.prefs.as_ref().filter(|_| settled && !view.needs_key(tailnet)) else { return };
+    let wanted = view.preferences(tailnet);
+    if prefs.owned == wanted && !prefs.auto_update {
+        return;
+    }
+    let at = correct_at(view, view.world.node.wrote.as_ref() == Some(&wanted));
+    if at <= view.now.boot {
+        plan.want(view, Effect::Apply(wanted));
+    } else {
+        plan.wake(Some(at));
+    }
+}
+
+/// When a difference may be corrected: what we wrote and somebody changed, slowly; what the spec newly says, at once.
+fn correct_at(view: View<'_>, drifted: bool) -> BootTime {
+    let spacing = if drifted { CORRECTION_SPACING } else { CHANGE_SPACING };
+    view.world.track(Kind::Apply).done.map_or(view.now.boot, |last| last + spacing)
+}
+
+pub(super) fn prove(view: View<'_>, plan: &mut Plan) {
+    let proof = &view.world.proof;
+    if !proof.needed || !matches!(view.goal(), Goal::Joined(_)) || view.world.login.pending.is_some() {
+        return;
+    }
+    let at = proof.asked_at.map_or(view.now.boot, |last| last + PROOF_SPACING);
+    if at <= view.now.boot && view.writable() {
+        plan.want(view, Effect::Prove { round: proof.round });
+    } else {
+        plan.wake(Some(at));
+    }
+    let phase = if view.was_online() { Phase::Degraded } else { Phase::Joining };
+    plan.claim(phase, Some(Finding { next_try: Some(at), ..Finding::plain(Code::Unproven) }));
+}
+
+pub(super) fn online(view: View<'_>, plan: &mut Plan) {
+    if view.online() {
+        return plan.claim(Phase::Online, None);
+    }
+    plan.claim_unmet_by(view, Phase::Joining, lost(view));
+}
+
+/// Why a node that has what it needs is not online.
+fn lost(view: View<'_>) -> Finding {
+    let code = match view.status().map(|status| status.backend_state.as_str()) {
+        Some("NeedsMachineAuth") => Code::ApprovalPending,
+        _ if view.perhaps_deleted() => Code::NodeDeleted,
+        _ if view.was_online() => Code::ControlLost,
+        _ => Code::JoinPending,
+    };
+    let health = view.status().map(|status| status.health.join("; ")).unwrap_or_default();
+    Finding { detail: health, ..Finding::plain(code) }
+}
+
+pub(super) fn notices(view: View<'_>, plan: &mut Plan) {
+    let world = view.world;
+    let metadata = view.fault(Kind::ReadSpec).or(world.platform.refused.as_ref());
+    let faults = [metadata, view.fault(Kind::Save), view.fault(Kind::Apply), world.report_fault.as_ref()];
+    plan.notices.extend(faults.into_iter().flatten().map(Finding::of));
+    if let Some(why) = &world.set_aside {
+        plan.notices.push(Finding { detail: why.clone(), ..Finding::plain(Code::StateSetAside) });
+    }
+    if let (Goal::Joined(tailnet), true) = (view.goal(), view.online()) {
+        plan.notices.extend(granted_otherwise(view, tailnet));
+        plan.notices.extend(way_failed(view));
+    }
+    let reason = plan.claim.as_ref().and_then(|(_, finding)| finding.as_ref()).map(|finding| finding.code);
+    plan.notices.retain(|notice| Some(notice.code) != reason);
+}
+
+/// A node that is online and waits for another key says why it does not get it.
+fn way_failed(view: View<'_>) -> Option<Finding> {
+    let failed: Option<&Fault> = [Kind::Mint, Kind::Exchange, Kind::Token].iter().find_map(|kind| view.fault(*kind));
+    failed.map(Finding::of)
+}
+
+fn granted_otherwise(view: View<'_>, tailnet: &Tailnet) -> Vec<Finding> {
+    let Some(node) = view.status().map(|status| &status.node) else { return Vec::new() };
+    let name = node.dns_name.split('.').next().unwrap_or_default();
+    let mut tags = node.tags.clone();
+    tags.sort();
+    let mut found = Vec::new();
+    if name != tailnet.hostname && node.host_name == tailnet.hostname {
+        let detail = format!("asked for {}, got {name}", tailnet.hostname);
+        found.push(Finding { detail, ..Finding::plain(Code::HostnameConflict) });
+    }
+    if tags != tailnet.tags && view.change(tailnet).is_none() {
+        let detail = format!("asked for {}, got {}", tailnet.tags.join(", "), tags.join(", "));
+        found.push(Finding { detail, ..Finding::plain(Code::TagsDiffer) });
+    }
+    found
+}

@@ -1,0 +1,322 @@
+//! The rules against a model of everything outside: random histories, in virtual time, with no I/O.
+
+mod outside;
+mod stories;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use self::outside::Outside;
+use super::decide::{Decision, decide};
+use super::effect::{Effect, Kind, Outcome};
+use super::fold::Event;
+use super::phase::Phase;
+use super::reason::Fault;
+use super::rules::RULES;
+use super::world::World;
+use crate::clock::{BootTime, Now};
+use crate::config::Settings;
+use crate::config::settings::*;
+use crate::identity::Loaded;
+use crate::socket::Verb;
+
+/// Settings as a devbox with the child supervisor has them.
+pub(super) fn settings() -> Settings {
+    let url = |text: &str| reqwest::Url::parse(text).expect("a valid URL");
+    Settings {
+        metadata: MetadataSettings {
+            provider: ProviderSettings::Devbox { endpoint: Endpoint::Url(url("http://169.254.169.254")) },
+            may_set: Vec::new(),
+        },
+        tailnet: TailnetSettings {
+            control_url: url("http://10.0.0.1:8080"),
+            api_url: url("https://10.0.0.1:8443"),
+            proxy: None,
+            respect_down: RespectDown::Boot,
+            after_logout: AfterLogout::Rejoin,
+            client_id: None,
+            tags: None,
+            hostname: None,
+            lifecycle: None,
+            accept_dns: None,
+            accept_routes: None,
+            ssh: None,
+        },
+        daemon: DaemonSettings {
+            supervisor: SupervisorKind::Child,
+            socket: "tailscaled.sock".into(),
+            binary: "tailscaled".into(),
+            state: "tailscale".into(),
+            tun: "tailscale0".into(),
+            port: 0,
+            min_version: (1, 80),
+            port_mapping: false,
+        },
+        report: ReportSettings { enabled: true, endpoint: None },
+        paths: Paths { state: "state".into(), runtime: "run".into() },
+        log_level: "info".into(),
+    }
+}
+
+/// An agent that lives in virtual time beside an [`Outside`].
+pub(super) struct Simulation {
+    pub world: World,
+    pub settings: Settings,
+    pub outside: Outside,
+    pub now_ms: u64,
+    in_flight: BTreeMap<Kind, (Effect, u64)>,
+    pub started: Vec<(u64, Kind)>,
+    pub phases: Vec<Phase>,
+    last: Option<Decision>,
+}
+
+impl Simulation {
+    pub fn new() -> Self {
+        Self::with(Loaded::default(), Outside::default(), 1_000)
+    }
+
+    fn with(loaded: Loaded, outside: Outside, now_ms: u64) -> Self {
+        let settings = settings();
+        let world = World::new("boot".to_owned(), crate::config::control_url(&settings), loaded);
+        let (started, phases, last) = (Vec::new(), Vec::new(), None);
+        Self { world, settings, outside, now_ms, in_flight: BTreeMap::new(), started, phases, last }
+    }
+
+    pub fn now(&self) -> Now {
+        let real = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_millis(self.now_ms);
+        Now { boot: BootTime(self.now_ms), monotonic: Duration::from_millis(self.now_ms), real }
+    }
+
+    pub fn fold(&mut self, event: Event) {
+        let now = self.now();
+        // Always the middle of what full jitter would draw.
+        self.world.fold(event, now, &|pace, attempts| {
+            pace.base.saturating_mul(1 << (attempts.saturating_sub(1)).min(20)).min(pace.cap) / 2
+        });
+    }
+
+    pub fn ask(&mut self, verb: Verb) {
+        self.fold(Event::Asked(verb));
+    }
+
+    /// Ends this agent as SIGKILL does and starts another one; tailscaled goes with it, what was saved stays.
+    pub fn kill_and_restart(&mut self) {
+        let record = self.world.saved.clone().unwrap_or_default();
+        let mut outside = std::mem::take(&mut self.outside);
+        outside.tailscaled_ends();
+        let next = Self::with(Loaded { record, set_aside: None }, outside, self.now_ms);
+        let old = std::mem::replace(self, next);
+        self.started = old.started;
+    }
+
+    /// Lets everything that follows happen until `until`.
+    pub fn run_until(&mut self, until_ms: u64) {
+        while self.now_ms < until_ms {
+            let decision = self.settle();
+            let wake = decision.wake_at.map_or(u64::MAX, |at| at.0.max(self.now_ms + 1));
+            let ends = self.in_flight.values().map(|(_, at)| *at).min().unwrap_or(u64::MAX);
+            let ends = ends.max(self.now_ms);
+            self.now_ms = wake.min(ends).min(self.now_ms + 10_000).min(until_ms);
+            self.finish_due();
+            for notify in self.outside.say() {
+                self.fold(Event::Bus(Box::new(notify)));
+            }
+        }
+    }
+
+    /// Runs until online, and says how long it took; none after an hour.
+    pub fn run_until_online(&mut self) -> Option<u64> {
+        let start = self.now_ms;
+        while self.now_ms < start + 3_600_000 {
+            if self.decide().phase == Phase::Online {
+                return Some(self.now_ms - start);
+            }
+            self.run_until(self.now_ms + 100);
+        }
+        None
+    }
+
+    pub fn decide(&self) -> Decision {
+        decide(&self.world, &self.settings, self.now())
+    }
+
+    fn settle(&mut self) -> Decision {
+        for _ in 0..100 {
+            let decision = self.decide();
+            self.check(&decision);
+            if !self.reconcile(&decision) {
+                if self.phases.last() != Some(&decision.phase) {
+                    self.phases.push(decision.phase);
+                }
+                return decision;
+            }
+        }
+        panic!("the decision does not settle: {:?}", self.decide());
+    }
+
+    fn reconcile(&mut self, decision: &Decision) -> bool {
+        let mut changed = false;
+        let unwanted = |(effect, _): &(Effect, u64)| !effect.kind().runs_to_end() && !decision.effects.contains(effect);
+        let unwanted: Vec<Kind> =
+            self.in_flight.iter().filter(|(_, entry)| unwanted(entry)).map(|(kind, _)| *kind).collect();
+        for kind in unwanted {
+            self.in_flight.remove(&kind);
+            self.fold(Event::Cancelled(kind));
+            changed = true;
+        }
+        for effect in &decision.effects {
+            let kind = effect.kind();
+            if !self.in_flight.contains_key(&kind) {
+                let lasts = self.outside.lasts(effect);
+                self.in_flight.insert(kind, (effect.clone(), self.now_ms.saturating_add(lasts)));
+                self.started.push((self.now_ms, kind));
+                self.fold(Event::Began(kind));
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn finish_due(&mut self) {
+        let due = |entry: &(Kind, (Effect, u64))| entry.1.1 <= self.now_ms;
+        let all = self.in_flight.iter().map(|(kind, entry)| (*kind, entry.clone()));
+        let mut ended: Vec<_> = all.filter(due).collect();
+        if self.outside.daemon_died() {
+            ended.extend(self.in_flight.get_key_value(&Kind::MindDaemon).map(|(kind, entry)| (*kind, entry.clone())));
+        }
+        for (kind, (effect, _)) in ended {
+            if self.in_flight.remove(&kind).is_some() {
+                let result = self.outside.perform(&effect, self.now());
+                self.fold(Event::Ended(effect, result));
+            }
+        }
+    }
+
+    /// What must hold of every decision, whatever happened before.
+    fn check(&mut self, decision: &Decision) {
+        let mut kinds: Vec<Kind> = decision.effects.iter().map(Effect::kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        assert_eq!(kinds.len(), decision.effects.len(), "one effect a kind: {:?}", decision.effects);
+        for kind in &kinds {
+            assert!(RULES.iter().any(|rule| rule.wants.contains(kind)), "{kind:?} is in no rule");
+        }
+        assert!(RULES.iter().any(|rule| rule.phases.contains(&decision.phase)), "{:?} is in no rule", decision.phase);
+        let running = self.world.daemon.up_since.is_some();
+        let writes = [Kind::Login, Kind::Apply, Kind::Up, Kind::Prove, Kind::Withdraw, Kind::Logout];
+        assert!(running || !kinds.iter().any(|kind| writes.contains(kind)), "a write without tailscaled: {kinds:?}");
+        if self.last.as_ref() != Some(decision) {
+            let record = serde_json::to_string(&self.world.record).expect("a record is JSON");
+            assert!(!format!("{decision:?}{record}").contains("CANARY"), "a secret was emitted");
+            self.last = Some(decision.clone());
+        }
+    }
+
+    pub fn count(&self, kind: Kind, from_ms: u64) -> usize {
+        self.started.iter().filter(|(at, started)| *started == kind && *at >= from_ms).count()
+    }
+}
+
+/// What a random history is made of.
+#[derive(Clone, Debug)]
+enum Happening {
+    Fault(outside::Weak, bool),
+    DaemonDies,
+    DaemonHangs(bool),
+    AgentKilled,
+    Asked(Verb),
+    Resumed,
+    Tags(bool),
+    Hostname(bool),
+    AdminDown,
+    AdminUp,
+    AdminLogout,
+    KeyExpires,
+    NodeDeleted,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        (outside::weak(), any::<bool>()).prop_map(|(weak, broken)| Happening::Fault(weak, broken)),
+        Just(Happening::DaemonDies),
+        any::<bool>().prop_map(Happening::DaemonHangs),
+        Just(Happening::AgentKilled),
+        prop_oneof![Just(Verb::Refresh), Just(Verb::Rejoin)].prop_map(Happening::Asked),
+        Just(Happening::Resumed),
+        any::<bool>().prop_map(Happening::Tags),
+        any::<bool>().prop_map(Happening::Hostname),
+        Just(Happening::AdminDown),
+        Just(Happening::AdminUp),
+        Just(Happening::AdminLogout),
+        Just(Happening::KeyExpires),
+        Just(Happening::NodeDeleted),
+    ]
+}
+
+impl Simulation {
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Fault(weak, broken) => self.outside.set(weak, broken),
+            Happening::DaemonDies => self.outside.tailscaled_ends(),
+            Happening::DaemonHangs(hangs) => self.outside.hangs = hangs,
+            Happening::AgentKilled => self.kill_and_restart(),
+            Happening::Asked(verb) => self.ask(verb),
+            Happening::Resumed => self.fold(Event::Resumed("the story says so")),
+            Happening::Tags(other) => self.outside.change_tags(other),
+            Happening::Hostname(other) => self.outside.change_hostname(other),
+            Happening::AdminDown => self.outside.admin(false),
+            Happening::AdminUp => self.outside.admin(true),
+            Happening::AdminLogout => self.outside.admin_logout(),
+            Happening::KeyExpires => self.outside.key_expires(),
+            Happening::NodeDeleted => self.outside.node_deleted(),
+        }
+    }
+}
+
+/// Requests that full jitter's middle allows in a time: about eight while the delay doubles, then one each half cap.
+fn budget(elapsed_ms: u64, cap_ms: u64, lives: usize) -> usize {
+    (8 + usize::try_from(elapsed_ms / (cap_ms / 2)).expect("fits")) * (lives + 1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happened_the_node_is_online_once_faults_stop(
+        history in proptest::collection::vec((0_u64..120_000, happening()), 0..24)
+    ) {
+        let mut simulation = Simulation::new();
+        for (delay, happening) in history {
+            simulation.run_until(simulation.now_ms + delay);
+            simulation.happen(happening);
+        }
+        simulation.outside.heal();
+        simulation.ask(Verb::Rejoin);
+        let took = simulation.run_until_online();
+        prop_assert!(took.is_some(), "never online: {:?}\n{:?}", simulation.decide(), simulation.world.tracks);
+        simulation.run_until(simulation.now_ms + 180_000);
+        let decision = simulation.decide();
+        prop_assert_eq!(decision.phase, Phase::Online, "{:?}", decision);
+        let status = simulation.world.node.status.clone().unwrap_or_default();
+        prop_assert_eq!(&status.node.tags, &simulation.outside.tailnet.tags);
+        prop_assert_eq!(status.node.host_name, simulation.outside.tailnet.hostname.clone());
+    }
+
+    #[test]
+    fn a_restart_loop_does_not_hammer_the_exchange(lives in proptest::collection::vec(200_u64..5_000, 1..40)) {
+        let mut simulation = Simulation::new();
+        simulation.outside.set(outside::Weak::Exchange, true);
+        let start = simulation.now_ms;
+        for life in &lives {
+            simulation.run_until(simulation.now_ms + life);
+            simulation.kill_and_restart();
+        }
+        let made = simulation.count(Kind::Exchange, start);
+        prop_assert!(made <= budget(simulation.now_ms - start, 60_000, 0), "{made} exchanges in {} ms", simulation.now_ms - start);
+    }
+}
+
+/// The outcome of an effect, as the model of the outside gives it.
+type Performed = Result<Outcome, Fault>;

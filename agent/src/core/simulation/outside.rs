@@ -1,0 +1,408 @@
+//! A model of metadata, exchange, control and tailscaled: just enough to be truthful to what was measured of them.
+
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::super::effect::{Effect, Outcome};
+use super::super::reason::{Code, Fault};
+use super::Performed;
+use crate::clock::Now;
+use crate::federation::{AccessToken, Claims, KeyRequest};
+use crate::metadata::Read;
+use crate::metadata::spec::{Instance, Lifecycle, Spec, Tailnet, Wanted};
+use crate::secret::Secret;
+use crate::tailscaled::types::{CurrentPreferences, Node};
+use crate::tailscaled::{Notify, Preferences, Status};
+
+/// What can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Weak {
+    Metadata,
+    Token,
+    Exchange,
+    ExchangeRefuses,
+    Mint,
+    Control,
+    Keys,
+    Daemon,
+    Disk,
+}
+
+pub(super) fn weak() -> impl Strategy<Value = Weak> {
+    prop_oneof![
+        Just(Weak::Metadata),
+        Just(Weak::Token),
+        Just(Weak::Exchange),
+        Just(Weak::ExchangeRefuses),
+        Just(Weak::Mint),
+        Just(Weak::Control),
+        Just(Weak::Keys),
+        Just(Weak::Daemon),
+        Just(Weak::Disk),
+    ]
+}
+
+/// Everything outside the agent.
+#[derive(Default)]
+pub(in crate::core) struct Outside {
+    broken: Vec<Weak>,
+    pub hangs: bool,
+    pub tailnet: Tailnet,
+    version: u64,
+    running: bool,
+    died: bool,
+    node: Option<Registered>,
+    prefs: Option<CurrentPreferences>,
+    login: Option<KeyRequest>,
+    auth_url: bool,
+    connected: bool,
+    logins: u64,
+    keys: Vec<KeyRequest>,
+    said: Vec<Notify>,
+}
+
+/// The node as tailscaled's state and control have it.
+#[derive(Clone)]
+struct Registered {
+    key: u64,
+    tags: Vec<String>,
+    expired: bool,
+    deleted: bool,
+}
+
+impl Default for Tailnet {
+    fn default() -> Self {
+        Self {
+            client_id: "client".to_owned(),
+            tags: vec!["tag:a".to_owned()],
+            hostname: "box".to_owned(),
+            lifecycle: Lifecycle::Persistent,
+            accept_dns: true,
+            accept_routes: false,
+            ssh: false,
+            epoch: 0,
+        }
+    }
+}
+
+fn fault(code: Code) -> Fault {
+    Fault { code, detail: "the model says so".to_owned(), retry_after: None, unsent: false }
+}
+
+impl Outside {
+    pub fn set(&mut self, weak: Weak, broken: bool) {
+        self.broken.retain(|other| *other != weak);
+        if broken {
+            self.broken.push(weak);
+        }
+    }
+
+    pub fn heal(&mut self) {
+        self.broken.clear();
+        self.hangs = false;
+    }
+
+    fn ok(&self, weak: Weak) -> Result<(), Fault> {
+        let code = match weak {
+            Weak::Metadata => Code::MetadataUnreachable,
+            Weak::Token => Code::TokenUnavailable,
+            Weak::Exchange => Code::ExchangeUnavailable,
+            Weak::ExchangeRefuses => Code::ExchangeDenied,
+            Weak::Mint => Code::MintUnavailable,
+            Weak::Control | Weak::Keys => Code::LogoutFailed,
+            Weak::Daemon => Code::TailscaledStarting,
+            Weak::Disk => Code::StateUnwritable,
+        };
+        if self.broken.contains(&weak) { Err(fault(code)) } else { Ok(()) }
+    }
+
+    /// How long an effect takes, in milliseconds.
+    pub fn lasts(&self, effect: &Effect) -> u64 {
+        match effect {
+            Effect::MindDaemon | Effect::WatchBus { .. } => u64::MAX / 2,
+            Effect::ReadSpec { etag: Some(etag), wait, .. } if *etag == self.etag() => wait.as_millis() as u64,
+            Effect::ReadStatus { .. } if self.hangs => 3_000,
+            Effect::Logout if self.ok(Weak::Control).is_err() => 5_000,
+            Effect::StartDaemon => 60,
+            _ => 5,
+        }
+    }
+
+    fn etag(&self) -> String {
+        format!("v{}", self.version)
+    }
+
+    pub fn daemon_died(&mut self) -> bool {
+        std::mem::take(&mut self.died)
+    }
+
+    pub fn say(&mut self) -> Vec<Notify> {
+        if self.running { std::mem::take(&mut self.said) } else { Vec::new() }
+    }
+
+    pub fn tailscaled_ends(&mut self) {
+        self.died = std::mem::take(&mut self.running);
+        self.connected = false;
+        self.login = None;
+        self.auth_url = false;
+        self.said.clear();
+        if self.node.is_none() {
+            self.prefs = None;
+        }
+    }
+
+    pub fn change_tags(&mut self, other: bool) {
+        self.tailnet.tags = vec![if other { "tag:b" } else { "tag:a" }.to_owned()];
+        self.version += 1;
+    }
+
+    pub fn change_hostname(&mut self, other: bool) {
+        self.tailnet.hostname = if other { "other" } else { "box" }.to_owned();
+        self.version += 1;
+    }
+
+    pub fn admin(&mut self, up: bool) {
+        if let (Some(prefs), true) = (&mut self.prefs, self.running) {
+            prefs.want_running = up;
+            self.tell_prefs();
+        }
+    }
+
+    pub fn admin_logout(&mut self) {
+        if self.running && self.node.take().is_some() {
+            self.reset_prefs();
+        }
+    }
+
+    pub fn key_expires(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.expired = true;
+            self.connected = false;
+            self.said.push(Notify { self_changed: true, ..Notify::default() });
+        }
+    }
+
+    pub fn node_deleted(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.deleted = true;
+            self.connected = false;
+        }
+    }
+
+    fn reset_prefs(&mut self) {
+        let owned = Preferences {
+            control_url: String::new(),
+            hostname: String::new(),
+            accept_dns: true,
+            accept_routes: false,
+            ssh: false,
+        };
+        self.prefs = Some(CurrentPreferences { owned, auto_update: false, want_running: false, logged_out: true });
+        self.connected = false;
+        self.tell_prefs();
+    }
+
+    fn tell_prefs(&mut self) {
+        self.said.push(Notify { prefs: self.prefs.clone(), ..Notify::default() });
+    }
+
+    pub fn perform(&mut self, effect: &Effect, now: Now) -> Performed {
+        if let Effect::ReadStatus { .. } | Effect::Login(_) | Effect::Apply(_) | Effect::Prove { .. } = effect {
+            self.answers()?;
+        }
+        match effect {
+            Effect::Inspect => Ok(Outcome::Stored(self.node.is_some())),
+            Effect::ReadSpec { etag, .. } => self.read(etag.as_deref()),
+            Effect::Save(_) => self.ok(Weak::Disk).map(|()| Outcome::Done),
+            Effect::StartDaemon => self.start(),
+            Effect::MindDaemon => Err(fault(Code::TailscaledStarting)),
+            Effect::StopDaemon => self.stop(),
+            Effect::WatchBus { .. } => Err(fault(Code::LocalapiError)),
+            Effect::ReadStatus { .. } => Ok(Outcome::Status(Box::new(self.status()))),
+            Effect::Connect => Ok(Outcome::Done),
+            Effect::Token { .. } => self.ok(Weak::Token).map(|()| token(now.real)),
+            Effect::Exchange { .. } => self.exchange(),
+            Effect::Mint(request) => self.mint(request),
+            Effect::Login(login) => self.log_in(&login.preferences),
+            Effect::Apply(preferences) => self.apply(preferences),
+            Effect::Up => self.up(),
+            Effect::Prove { .. } => self.prove(),
+            Effect::Withdraw => self.withdraw(),
+            Effect::Logout => self.log_out(),
+        }
+    }
+
+    fn answers(&self) -> Result<(), Fault> {
+        match (self.running, self.hangs) {
+            (false, _) => Err(fault(Code::TailscaledStarting)),
+            (true, true) => Err(fault(Code::TailscaledHung)),
+            (true, false) => Ok(()),
+        }
+    }
+
+    fn read(&self, etag: Option<&str>) -> Performed {
+        self.ok(Weak::Metadata)?;
+        if etag == Some(self.etag().as_str()) {
+            return Ok(Outcome::Read(Read::Unchanged));
+        }
+        let instance =
+            Instance { id: "i-1".to_owned(), kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
+        let tailnet = Wanted::Node(self.tailnet.clone());
+        let spec = Box::new(Spec { instance, tailnet, report_interval: Duration::from_secs(60) });
+        Ok(Outcome::Read(Read::Document { spec, etag: Some(self.etag()) }))
+    }
+
+    fn start(&mut self) -> Performed {
+        self.ok(Weak::Daemon)?;
+        assert!(!self.running, "tailscaled was started twice");
+        self.running = true;
+        if self.node.is_none() {
+            self.reset_prefs();
+        }
+        self.tell_prefs();
+        Ok(Outcome::Done)
+    }
+
+    fn stop(&mut self) -> Performed {
+        self.tailscaled_ends();
+        self.died = true;
+        self.hangs = false;
+        Ok(Outcome::Done)
+    }
+
+    fn exchange(&self) -> Performed {
+        self.ok(Weak::ExchangeRefuses)?;
+        self.ok(Weak::Exchange)?;
+        let token = Secret::new("CANARY-access".to_owned());
+        Ok(Outcome::Access(AccessToken { token, expires_in: Duration::from_secs(3600) }))
+    }
+
+    fn mint(&mut self, request: &KeyRequest) -> Performed {
+        self.ok(Weak::Mint)?;
+        self.keys.push(request.clone());
+        Ok(Outcome::Key(Secret::new("CANARY-key".to_owned())))
+    }
+
+    fn log_in(&mut self, preferences: &Preferences) -> Performed {
+        let request = self.keys.pop().expect("a login has a key that was minted for it");
+        assert_eq!(request.lifecycle, self.tailnet.lifecycle);
+        self.prefs = Some(CurrentPreferences {
+            owned: preferences.clone(),
+            auto_update: false,
+            want_running: true,
+            logged_out: false,
+        });
+        self.login = Some(request);
+        self.auth_url = false;
+        self.connected = false;
+        self.tell_prefs();
+        Ok(Outcome::Done)
+    }
+
+    fn apply(&mut self, preferences: &Preferences) -> Performed {
+        if let Some(prefs) = &mut self.prefs {
+            prefs.owned = preferences.clone();
+        }
+        self.tell_prefs();
+        Ok(Outcome::Done)
+    }
+
+    fn up(&mut self) -> Performed {
+        if let Some(prefs) = &mut self.prefs {
+            prefs.want_running = true;
+            prefs.logged_out = false;
+        }
+        self.tell_prefs();
+        Ok(Outcome::Done)
+    }
+
+    fn prove(&mut self) -> Performed {
+        self.connected = false;
+        Ok(Outcome::Done)
+    }
+
+    fn withdraw(&mut self) -> Performed {
+        self.auth_url = false;
+        self.login = None;
+        self.admin(false);
+        Ok(Outcome::Done)
+    }
+
+    fn log_out(&mut self) -> Performed {
+        if self.node.is_some() {
+            self.ok(Weak::Control)?;
+        }
+        self.node = None;
+        self.reset_prefs();
+        Ok(Outcome::Done)
+    }
+
+    /// What tailscaled and control do between two looks.
+    fn work(&mut self) {
+        if self.ok(Weak::Control).is_err() {
+            self.connected = false;
+            return;
+        }
+        if let Some(request) = self.login.take() {
+            self.register(request);
+        }
+        let up = self.prefs.as_ref().is_some_and(|prefs| prefs.want_running && !prefs.logged_out);
+        let welcome = self.node.as_ref().is_some_and(|node| !node.expired && !node.deleted);
+        self.connected = up && welcome;
+        if up && self.node.as_ref().is_some_and(|node| node.expired) {
+            self.auth_url = true;
+        }
+    }
+
+    fn register(&mut self, request: KeyRequest) {
+        if self.ok(Weak::Keys).is_err() {
+            self.auth_url = true;
+            self.said.push(Notify { error: Some("authkey expired".to_owned()), ..Notify::default() });
+            return;
+        }
+        self.logins += 1;
+        self.node = Some(Registered { key: self.logins, tags: request.tags, expired: false, deleted: false });
+    }
+
+    fn status(&mut self) -> Status {
+        self.work();
+        let prefs = self.prefs.clone().expect("a running tailscaled has preferences");
+        let expired = self.node.as_ref().is_some_and(|node| node.expired);
+        let state = match (&self.node, prefs.want_running, prefs.logged_out) {
+            (None, ..) => "NeedsLogin",
+            (Some(_), false, _) => "Stopped",
+            (Some(_), true, _) if expired => "NeedsLogin",
+            (Some(_), true, true) => "NeedsLogin",
+            (Some(_), true, false) => "Running",
+        };
+        let node = self.node.as_ref().map(|node| Node {
+            id: "n1".to_owned(),
+            public_key: format!("nodekey:{}", node.key),
+            host_name: prefs.owned.hostname.clone(),
+            dns_name: format!("{}.ts.test.", prefs.owned.hostname),
+            tags: node.tags.clone(),
+            online: self.connected,
+            ..Node::default()
+        });
+        Status {
+            version: "1.102.3".to_owned(),
+            backend_state: state.to_owned(),
+            have_node_key: self.node.is_some(),
+            auth_url: if self.auth_url { "http://control/a".to_owned() } else { String::new() },
+            node: node.unwrap_or_default(),
+            ..Status::default()
+        }
+    }
+}
+
+fn token(now: SystemTime) -> Outcome {
+    let claims = Claims {
+        issuer: "issuer".to_owned(),
+        subject: "acme/i-1".to_owned(),
+        audience: vec!["api.tailscale.com/client".to_owned()],
+        expires: now + Duration::from_secs(600),
+        not_before: None,
+    };
+    Outcome::Token(Secret::new("CANARY-jwt".to_owned()), claims)
+}

@@ -1,0 +1,189 @@
+//! Single stories in virtual time: what people would ask about.
+
+use super::super::effect::Kind;
+use super::super::phase::Phase;
+use super::super::reason::Code;
+use super::outside::Weak;
+use super::{Event, Simulation, Verb};
+
+fn joined() -> Simulation {
+    let mut simulation = Simulation::new();
+    simulation.run_until_online().expect("joins");
+    simulation
+}
+
+#[test]
+fn a_fresh_box_joins_with_one_token_one_exchange_and_one_key() {
+    let simulation = joined();
+    for kind in [Kind::Token, Kind::Exchange, Kind::Mint, Kind::Login, Kind::StartDaemon] {
+        assert_eq!(simulation.count(kind, 0), 1, "{kind:?}");
+    }
+    assert!(simulation.now_ms < 1_500, "took until {}", simulation.now_ms);
+    let stages: Vec<_> = simulation.world.stages.iter().map(|stage| stage.name.as_str()).collect();
+    for stage in ["spec", "daemon", "token", "exchange", "mint", "login", "join"] {
+        assert!(stages.contains(&stage), "{stage} is missing of {stages:?}");
+    }
+}
+
+#[test]
+fn tailscaled_starts_before_the_metadata_has_answered() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Metadata, true);
+    simulation.run_until(simulation.now_ms + 10_000);
+    assert_eq!(simulation.decide().phase, Phase::WaitingForMetadata);
+    assert_eq!(simulation.decide().reason.expect("a reason").code, Code::MetadataUnreachable);
+    assert_eq!(simulation.count(Kind::StartDaemon, 0), 1);
+    assert_eq!(simulation.count(Kind::Token, 0), 0);
+}
+
+#[test]
+fn an_agent_that_restarts_fetches_no_new_key() {
+    let mut simulation = joined();
+    simulation.kill_and_restart();
+    let restarted = simulation.now_ms;
+    simulation.run_until_online().expect("is online again");
+    assert_eq!(simulation.count(Kind::Mint, restarted), 0);
+    assert_eq!(simulation.count(Kind::Token, restarted), 0);
+}
+
+#[test]
+fn an_idle_hour_costs_a_status_read_every_ten_seconds_and_one_long_poll_a_minute() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 60_000);
+    let start = simulation.now_ms;
+    simulation.run_until(start + 3_600_000);
+    let reads = simulation.count(Kind::ReadStatus, start);
+    assert!((355..=365).contains(&reads), "{reads} status reads");
+    assert!(simulation.count(Kind::ReadSpec, start) <= 66);
+    assert_eq!(simulation.count(Kind::Apply, start) + simulation.count(Kind::Save, start), 0);
+}
+
+#[test]
+fn changed_tags_authenticate_again_once_and_oscillating_ones_once_a_minute() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    simulation.run_until(start + 70_000);
+    for second in 0..120 {
+        simulation.outside.change_tags(second % 2 == 0);
+        simulation.fold(Event::Asked(Verb::Refresh));
+        simulation.run_until(simulation.now_ms + 1_000);
+    }
+    assert!(simulation.count(Kind::Login, start) <= 3, "{} logins", simulation.count(Kind::Login, start));
+}
+
+#[test]
+fn a_refused_exchange_is_asked_at_most_four_times_an_hour() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::ExchangeRefuses, true);
+    simulation.run_until(simulation.now_ms + 3_600_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ExchangeDenied));
+    assert!(simulation.count(Kind::Exchange, 0) <= 4, "{}", simulation.count(Kind::Exchange, 0));
+    assert_eq!(simulation.count(Kind::Token, 0), simulation.count(Kind::Exchange, 0));
+}
+
+#[test]
+fn three_refused_keys_block_and_a_good_one_heals() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Keys, true);
+    simulation.run_until(simulation.now_ms + 120_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::KeysExhausted));
+    assert_eq!(simulation.count(Kind::Mint, 0), 3);
+    simulation.outside.heal();
+    simulation.run_until_online().expect("heals by itself");
+}
+
+#[test]
+fn an_admins_down_is_respected_until_rejoin() {
+    let mut simulation = joined();
+    simulation.outside.admin(false);
+    simulation.run_until(simulation.now_ms + 600_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Stopped, Code::AdminDown));
+    assert_eq!(simulation.count(Kind::Up, 0), 0);
+    let mints = simulation.count(Kind::Mint, 0);
+    simulation.ask(Verb::Rejoin);
+    simulation.run_until_online().expect("comes up");
+    assert_eq!(simulation.count(Kind::Mint, 0), mints, "no key is needed to come up");
+}
+
+#[test]
+fn a_resumed_node_is_degraded_until_control_answers_anew() {
+    let mut simulation = joined();
+    simulation.outside.set(Weak::Control, true);
+    simulation.fold(Event::Resumed("the story says so"));
+    simulation.run_until(simulation.now_ms + 5_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Degraded, Code::Unproven));
+    simulation.outside.heal();
+    let mints = simulation.count(Kind::Mint, 0);
+    simulation.run_until_online().expect("is proven");
+    assert_eq!(simulation.count(Kind::Mint, 0), mints);
+    assert!(simulation.world.proof.proven_at.is_some());
+}
+
+#[test]
+fn an_expired_node_key_is_renewed_and_leaves_no_auth_url() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 60_000);
+    simulation.outside.key_expires();
+    let expired = simulation.now_ms;
+    simulation.run_until(expired + 15_000);
+    assert_eq!(simulation.decide().phase, Phase::Online, "{:?}", simulation.decide());
+    assert_eq!(simulation.count(Kind::Mint, expired), 1);
+}
+
+#[test]
+fn a_deleted_node_joins_again_once_in_ten_minutes() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 600_000);
+    simulation.outside.node_deleted();
+    let deleted = simulation.now_ms;
+    simulation.run_until(deleted + 15_000);
+    assert_eq!(simulation.decide().reason.expect("a reason").code, Code::ControlLost);
+    simulation.run_until(deleted + 180_000);
+    assert_eq!(simulation.decide().phase, Phase::Online);
+    assert_eq!(simulation.count(Kind::Login, deleted), 1);
+}
+
+#[test]
+fn leave_logs_out_and_holds_over_a_restart() {
+    let mut simulation = joined();
+    simulation.ask(Verb::Leave);
+    simulation.run_until(simulation.now_ms + 5_000);
+    assert_eq!(simulation.decide().phase, Phase::Left);
+    simulation.kill_and_restart();
+    simulation.run_until(simulation.now_ms + 60_000);
+    assert_eq!(simulation.decide().phase, Phase::Left);
+    simulation.ask(Verb::Rejoin);
+    simulation.run_until_online().expect("joins again");
+}
+
+#[test]
+fn a_hanging_tailscaled_is_restarted_within_twenty_seconds() {
+    let mut simulation = joined();
+    simulation.outside.hangs = true;
+    simulation.run_until(simulation.now_ms + 20_000);
+    assert_eq!(simulation.count(Kind::StopDaemon, 0), 1);
+    assert_eq!(simulation.decide().phase, Phase::Online);
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_box_from_joining() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Disk, true);
+    simulation.run_until_online().expect("goes on from memory");
+    let notices: Vec<_> = simulation.decide().notices.iter().map(|notice| notice.code).collect();
+    assert_eq!(notices, [Code::StateUnwritable]);
+}
+
+#[test]
+fn an_agent_asked_to_stop_ends_tailscaled_and_is_done() {
+    let mut simulation = joined();
+    simulation.fold(Event::Stop);
+    simulation.run_until(simulation.now_ms + 1_000);
+    assert_eq!(simulation.count(Kind::StopDaemon, 0), 1);
+    assert_eq!(simulation.count(Kind::Logout, 0), 0, "a devbox keeps its node");
+    assert!(simulation.decide().done);
+}

@@ -1,0 +1,307 @@
+//! What is known now: facts only, each with when it was seen. Nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::effect::{Kind, Login};
+use super::reason::Fault;
+use crate::clock::BootTime;
+use crate::federation::KeyRequest;
+use crate::identity::Record;
+use crate::identity::record::LoginInputs;
+use crate::metadata::spec::{Instance, Tailnet};
+use crate::secret::Secret;
+use crate::socket::document::Stage;
+use crate::tailscaled::types::CurrentPreferences;
+use crate::tailscaled::{Preferences, Status};
+
+/// Everything the rules look at.
+pub struct World {
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Where nodes are registered; part of what a login is remembered with.
+    pub control_url: String,
+    /// What is remembered over restarts, as it should be on disk.
+    pub record: Record,
+    /// What is on disk, as far as is known.
+    pub saved: Option<Record>,
+    /// Why a record was set aside at start.
+    pub set_aside: Option<String>,
+    /// What each kind of effect went through.
+    pub tracks: BTreeMap<Kind, Track>,
+    /// What the platform says.
+    pub platform: Platform,
+    /// tailscaled, the process.
+    pub daemon: Daemon,
+    /// The node, as tailscaled tells.
+    pub node: NodeFacts,
+    /// What was fetched to log in with.
+    pub credentials: Credentials,
+    /// The login under way, and those that failed.
+    pub login: LoginFacts,
+    /// Whether control has proven the node online since the machine was last resumed.
+    pub proof: Proof,
+    /// Set once the agent is to end.
+    pub stopping: Option<Stopping>,
+    /// What the report publisher last said is wrong.
+    pub report_fault: Option<Fault>,
+    /// The boot's stages so far.
+    pub stages: Vec<Stage>,
+    /// When the node was first online.
+    pub online_at: Option<BootTime>,
+}
+
+/// What one kind of effect went through.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Track {
+    /// Failures in a row.
+    pub attempts: u32,
+    /// The last failure, until a success.
+    pub fault: Option<Fault>,
+    /// No earlier than this may it run again; drawn when the failure was folded.
+    pub not_before: Option<BootTime>,
+    /// The time above was asked for by the other side: `refresh` does not forget it.
+    pub asked: bool,
+    /// Since when no packet leaves this machine.
+    pub unsent_since: Option<BootTime>,
+    /// When the one in flight began.
+    pub began: Option<BootTime>,
+    /// When it last succeeded.
+    pub done: Option<BootTime>,
+}
+
+/// What the platform says this machine is.
+#[derive(Clone, Debug, Default)]
+pub struct Platform {
+    /// This machine; kept from the record until the first read.
+    pub instance: Option<Instance>,
+    /// The node in force: what was last named, until it is taken back twice.
+    pub tailnet: Option<Tailnet>,
+    /// How often reports are due.
+    pub report_interval: Option<std::time::Duration>,
+    /// Whether metadata was read in this run.
+    pub confirmed: bool,
+    /// The tag of the last document.
+    pub etag: Option<String>,
+    /// When the last answer came.
+    pub fetched_at: Option<SystemTime>,
+    /// The last document was refused for this; what was valid before stays in force.
+    pub refused: Option<Fault>,
+    /// When `tailnet: null` was first read.
+    pub null_since: Option<BootTime>,
+    /// `tailnet: null` was read twice, ten seconds apart: leave.
+    pub withdrawn: bool,
+    /// The server does not hold requests: read once a minute.
+    pub polls: bool,
+    /// Grows when the document must be read anew at once.
+    pub round: u64,
+    /// A resume was noticed and metadata not read since: another instance id is then no fraud.
+    pub resumed: bool,
+}
+
+/// tailscaled, the process.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon {
+    /// Whether it has a node stored, found before it is started.
+    pub stored: Option<bool>,
+    /// Since when it listens; none while it does not run.
+    pub up_since: Option<BootTime>,
+    /// Counts its starts.
+    pub run: u32,
+    /// Ends right after a start, in a row.
+    pub crashes: u32,
+    /// Status reads in a row that it left unanswered.
+    pub unanswered: u32,
+    /// When it was last restarted for hanging.
+    pub hang_restart: Option<BootTime>,
+}
+
+/// The node, as tailscaled tells.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// The last status of this run of tailscaled.
+    pub status: Option<Status>,
+    /// When the read that brought it began.
+    pub read_at: BootTime,
+    /// Grows with every reason to read the status again.
+    pub wanted_round: u64,
+    /// The round of the read in flight.
+    pub reading_round: u64,
+    /// The round of the last read.
+    pub read_round: u64,
+    /// The preferences as the bus told them.
+    pub prefs: Option<CurrentPreferences>,
+    /// An AuthURL was announced on the bus and not taken back.
+    pub browse: bool,
+    /// What health says of the last login try.
+    pub login_state: Option<String>,
+    /// The preferences that we last wrote: a difference is somebody else's doing.
+    pub wrote: Option<Preferences>,
+    /// Since when the node is not held as connected though it should be.
+    pub offline_since: Option<BootTime>,
+}
+
+impl NodeFacts {
+    /// Whether tailscaled says that it runs, that control holds the node as connected, and what it is called.
+    pub fn connected(&self) -> bool {
+        let logged_out = self.prefs.as_ref().is_some_and(|prefs| prefs.logged_out);
+        self.status.as_ref().is_some_and(|status| {
+            status.backend_state == "Running" && status.node.online && !status.node.dns_name.is_empty() && !logged_out
+        })
+    }
+}
+
+/// A credential with the inputs it is for; dropped when they differ.
+pub struct Credential<I> {
+    /// What is sent.
+    pub value: Secret<String>,
+    /// What it is for.
+    pub inputs: I,
+}
+
+/// What was fetched to log in with.
+#[derive(Default)]
+pub struct Credentials {
+    /// The workload token, for a client id, and until when it holds.
+    pub jwt: Option<(Credential<String>, SystemTime)>,
+    /// The access token, for a client id, and until when it is used.
+    pub access: Option<(Credential<String>, BootTime)>,
+    /// The one-time key, and until when it is used.
+    pub key: Option<(Credential<KeyRequest>, BootTime)>,
+}
+
+/// The login under way, and those that failed.
+#[derive(Clone, Debug, Default)]
+pub struct LoginFacts {
+    /// Sent and not yet seen to succeed.
+    pub pending: Option<Pending>,
+    /// Control refused the key before tailscaled had answered that it took it.
+    pub early_refusal: Option<String>,
+    /// Keys that control refused in a row.
+    pub refused: u32,
+    /// A person asked for a re-authentication.
+    pub forced: bool,
+    /// A person asked for a node that was taken down.
+    pub rejoin: bool,
+    /// When a login last succeeded.
+    pub last: Option<BootTime>,
+}
+
+/// A login that was sent.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// What it was made with.
+    pub login: Login,
+    /// The node key before it: success shows another one.
+    pub old_key: Option<String>,
+    /// When tailscaled had taken it.
+    pub sent_at: BootTime,
+    /// When its key is no longer good.
+    pub expires_at: BootTime,
+}
+
+/// Whether control has proven the node online since the machine was last resumed.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// `Online` does not count until proven.
+    pub needed: bool,
+    /// When the last proof was asked for and accepted.
+    pub asked_at: Option<BootTime>,
+    /// Whether `Online` was seen false since.
+    pub seen_offline: bool,
+    /// Which proof.
+    pub round: u64,
+    /// When the node was last proven.
+    pub proven_at: Option<SystemTime>,
+}
+
+/// How the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// When the node's removal is given up.
+    pub deadline: BootTime,
+}
+
+impl World {
+    /// The world before anything was seen, but for what was remembered.
+    pub fn new(boot_id: String, control_url: String, loaded: crate::identity::Loaded) -> Self {
+        let mut record = loaded.record;
+        let tracks = remembered_pace(&mut record, &boot_id);
+        let saved = Some(record.clone());
+        let mut platform = Platform::default();
+        if let Some(spec) = &record.spec {
+            platform.instance = Some(spec.instance.clone());
+            platform.report_interval = Some(spec.report_interval);
+            if let crate::metadata::spec::Wanted::Node(tailnet) = &spec.tailnet {
+                platform.tailnet = Some(tailnet.clone());
+            }
+        }
+        Self {
+            boot_id,
+            control_url,
+            record,
+            saved,
+            set_aside: loaded.set_aside,
+            tracks,
+            platform,
+            daemon: Daemon::default(),
+            node: NodeFacts { wanted_round: 1, ..NodeFacts::default() },
+            credentials: Credentials::default(),
+            login: LoginFacts::default(),
+            proof: Proof::default(),
+            stopping: None,
+            report_fault: None,
+            stages: Vec::new(),
+            online_at: None,
+        }
+    }
+
+    /// What `kind` went through.
+    pub fn track(&self, kind: Kind) -> &Track {
+        static FRESH: Track = Track {
+            attempts: 0,
+            fault: None,
+            not_before: None,
+            asked: false,
+            unsent_since: None,
+            began: None,
+            done: None,
+        };
+        self.tracks.get(&kind).unwrap_or(&FRESH)
+    }
+
+    /// Whether the node is down by somebody else's hand.
+    pub fn taken_down(&self) -> bool {
+        let Some((status, prefs)) = self.node.status.as_ref().zip(self.node.prefs.as_ref()) else { return false };
+        let ours = self.record.withdrawn || self.login.pending.is_some();
+        status.backend_state == "Stopped" && !prefs.want_running && !prefs.logged_out && !ours
+    }
+
+    /// The inputs that a login for `tailnet` would be remembered with.
+    pub fn inputs(tailnet: &Tailnet, control_url: &str) -> LoginInputs {
+        LoginInputs {
+            client_id: tailnet.client_id.clone(),
+            tags: tailnet.tags.clone(),
+            lifecycle: tailnet.lifecycle,
+            epoch: tailnet.epoch,
+            control_url: control_url.to_owned(),
+        }
+    }
+}
+
+/// Takes the pace of the last run over, if it was in this boot: CLOCK_BOOTTIME of another boot means nothing.
+fn remembered_pace(record: &mut Record, boot_id: &str) -> BTreeMap<Kind, Track> {
+    if record.boot_id != boot_id {
+        record.boot_id = boot_id.to_owned();
+        record.not_before.clear();
+    }
+    let kinds = Kind::ALL.iter().filter(|kind| kind.remembers_pace());
+    kinds
+        .filter_map(|kind| {
+            let pace = record.not_before.get(kind.as_str())?;
+            let track =
+                Track { attempts: pace.attempts, not_before: Some(pace.at), asked: pace.asked, ..Track::default() };
+            Some((*kind, track))
+        })
+        .collect()
+}

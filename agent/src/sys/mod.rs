@@ -1,0 +1,16 @@
+//! What the kernel offers and no safe wrapper covers; the only place with `unsafe`.
+
+/// Waiting for a descriptor.
+pub mod async_fd;
+/// Noticing that the wall clock was set.
+pub mod clock_step;
+/// Keeping secrets out of core dumps.
+pub mod dumpable;
+/// Handing a descriptor to a child process.
+pub mod inherit;
+/// The groups of a peer on a unix socket.
+pub mod peer_groups;
+/// Signalling a process that cannot be mistaken for another.
+pub mod pidfd;
+/// Ending zombies as PID 1.
+pub mod reaper;

@@ -1,0 +1,192 @@
+//! LocalAPI, spoken natively on tailscaled's unix socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::body::Bytes;
+use reqwest::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::error::LocalApiError;
+use super::prefs::{self, Document};
+use super::transport::{Call, Transport};
+use super::types::{Notify, Preferences, Status};
+use super::{LocalApi, bus};
+use crate::core::reason::{Code, Fault};
+use crate::secret::Secret;
+
+/// The hang probe (design §4): a status takes a few milliseconds.
+const STATUS_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Every other call: `start` may wait for tailscaled to take down what was up.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// LocalAPI on a socket.
+#[derive(Debug)]
+pub struct LocalApiClient {
+    transport: Transport,
+    logout_deadline: Duration,
+}
+
+impl LocalApiClient {
+    /// A client for the tailscaled at `socket`; nothing is sent yet.
+    ///
+    /// `logout_deadline` bounds `logout` alone, because control has to answer it: tailscaled gives up asking when the request ends.
+    pub fn new(socket: impl Into<PathBuf>, logout_deadline: Duration) -> Result<Self, LocalApiError> {
+        Ok(Self { transport: Transport::new(socket.into())?, logout_deadline })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, verb: &'static str, endpoint: &'static str) -> Result<T, LocalApiError> {
+        let deadline = if endpoint == STATUS { STATUS_DEADLINE } else { CALL_DEADLINE };
+        let call = Call { verb, method: Method::GET, endpoint, body: None, deadline, secret: None };
+        let body = self.transport.call(call).await?;
+        serde_json::from_slice(&body).map_err(|source| LocalApiError::Undecodable { verb, source })
+    }
+
+    async fn send(
+        &self,
+        verb: &'static str,
+        method: Method,
+        endpoint: &'static str,
+        body: Option<Bytes>,
+    ) -> Result<(), LocalApiError> {
+        let call = Call { verb, method, endpoint, body, deadline: CALL_DEADLINE, secret: None };
+        self.transport.call(call).await.map(drop)
+    }
+
+    async fn patch(&self, verb: &'static str, masked: impl Serialize + Send) -> Result<(), LocalApiError> {
+        self.send(verb, Method::PATCH, PREFS, Some(body(verb, &masked)?)).await
+    }
+
+    async fn start(
+        &self,
+        verb: &'static str,
+        prefs: Option<&Document>,
+        key: Option<&str>,
+    ) -> Result<(), LocalApiError> {
+        let options = Options { update_prefs: prefs, auth_key: key };
+        let body = body(verb, &options)?;
+        let call = Call {
+            verb,
+            method: Method::POST,
+            endpoint: "start",
+            body: Some(body),
+            deadline: CALL_DEADLINE,
+            secret: key,
+        };
+        self.transport.call(call).await.map(drop)
+    }
+
+    async fn read_prefs(&self) -> Result<Document, LocalApiError> {
+        self.get("read the preferences", PREFS).await
+    }
+
+    async fn try_login(&self, wanted: &Preferences, key: &str) -> Result<(), LocalApiError> {
+        let prefs = prefs::for_login(self.read_prefs().await?, wanted);
+        self.start("start the login", Some(&prefs), Some(key)).await?;
+        self.send("log in", Method::POST, "login-interactive", None).await
+    }
+
+    async fn try_withdraw(&self) -> Result<(), LocalApiError> {
+        let prefs = prefs::for_withdrawal(self.read_prefs().await?);
+        self.start("withdraw the login", Some(&prefs), None).await
+    }
+}
+
+const STATUS: &str = "status?peers=false";
+const PREFS: &str = "prefs";
+
+/// `ipn.Options`: null preferences leave all as they are, and so does an absent key.
+#[derive(Serialize)]
+struct Options<'a> {
+    #[serde(rename = "UpdatePrefs")]
+    update_prefs: Option<&'a Document>,
+    #[serde(rename = "AuthKey", skip_serializing_if = "Option::is_none")]
+    auth_key: Option<&'a str>,
+}
+
+/// Writes a body into memory that is wiped when the last of the HTTP library's handles on it is gone.
+///
+/// The size is found first (with a counter that keeps nothing), so that the buffer never grows: growing leaves copies behind.
+fn body(verb: &'static str, document: &impl Serialize) -> Result<Bytes, LocalApiError> {
+    let undecodable = |source| LocalApiError::Undecodable { verb, source };
+    let mut length = Counter(0);
+    serde_json::to_writer(&mut length, document).map_err(undecodable)?;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *buffer, document).map_err(undecodable)?;
+    Ok(Bytes::from_owner(buffer))
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A logout that is not answered, or answered with an error, says nothing about tailscaled: it was control that did not confirm it.
+fn logout_fault(error: &LocalApiError) -> Fault {
+    let fault = Fault::from(error);
+    match error {
+        LocalApiError::TimedOut { .. } | LocalApiError::Refused { .. } => Fault { code: Code::LogoutFailed, ..fault },
+        _ => fault,
+    }
+}
+
+#[async_trait]
+impl LocalApi for LocalApiClient {
+    async fn status(&self) -> Result<Status, Fault> {
+        self.get("read the status", STATUS).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn login(&self, wanted: &Preferences, key: &Secret<String>) -> Result<(), Fault> {
+        self.try_login(wanted, key.expose()).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn apply(&self, wanted: &Preferences) -> Result<(), Fault> {
+        let changed = self.patch("change the preferences", prefs::masked(wanted)).await;
+        changed.map_err(|error| Fault::from(&error))
+    }
+
+    async fn up(&self) -> Result<(), Fault> {
+        self.patch("bring the node up", prefs::masked_up()).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn prove(&self) -> Result<(), Fault> {
+        self.start("prove the node online", None, None).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn withdraw(&self) -> Result<(), Fault> {
+        self.try_withdraw().await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn logout(&self) -> Result<(), Fault> {
+        let call = Call {
+            verb: "log out",
+            method: Method::POST,
+            endpoint: "logout",
+            body: None,
+            deadline: self.logout_deadline,
+            secret: None,
+        };
+        self.transport.call(call).await.map(drop).map_err(|error| logout_fault(&error))
+    }
+
+    async fn watch(&self, to: mpsc::Sender<Notify>) -> Fault {
+        Fault::from(&bus::watch(&self.transport, CALL_DEADLINE, &to).await)
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,53 @@
+//! Verbs the lab runs itself by; not for people.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use devbox_lab::machine::{run_init, sandbox};
+use devbox_lab::runner;
+
+/// What the lab starts itself as.
+#[derive(Debug, clap::Subcommand)]
+pub enum Hidden {
+    /// Enter a sandbox and run a program there
+    #[command(name = sandbox::ENTER, hide = true)]
+    Sandbox {
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Be PID 1 of a sandbox
+    #[command(name = sandbox::INIT, hide = true)]
+    SandboxInit {
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Become another user and run a plan
+    #[command(name = runner::BECOME, hide = true)]
+    AsUser {
+        /// The user
+        uid: u32,
+        /// The plan's file
+        plan: PathBuf,
+    },
+    /// Run a plan
+    #[command(name = runner::RUN_PLAN, hide = true)]
+    RunPlan {
+        /// The plan's file
+        plan: PathBuf,
+    },
+}
+
+impl Hidden {
+    /// Does what the lab started itself for.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Sandbox { command } => Ok(sandbox::enter(&command)?),
+            Self::SandboxInit { command } => Ok(run_init(&command)?),
+            Self::AsUser { uid, plan } => match runner::become_user(uid, &plan)? {},
+            Self::RunPlan { plan } => runner::run_plan(&plan),
+        }
+    }
+}

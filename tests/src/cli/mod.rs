@@ -1,0 +1,41 @@
+//! The command line: one file a verb.
+
+mod hidden;
+mod running;
+mod sh;
+mod test;
+mod tools;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A platform in a box for devbox-agent: real tailscaled, real Headscale, machines made of namespaces.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Test(test::Test),
+    Up(up::Up),
+    Sh(sh::Sh),
+    Tools(tools::Tools),
+    #[command(flatten)]
+    Hidden(hidden::Hidden),
+}
+
+/// Runs the verb on the command line.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Test(verb) => verb.run(),
+        Verb::Up(verb) => verb.run(),
+        Verb::Sh(verb) => verb.run(),
+        Verb::Tools(verb) => verb.run(),
+        Verb::Hidden(verb) => verb.run(),
+    }
+}

@@ -1,0 +1,28 @@
+//! Machines: where the agent and its tailscaled run. So far a machine is a set of Linux namespaces;
+//! booted containers and virtual machines belong beside it.
+//!
+//! Everything of one story lives in one [`sandbox`]: private user, PID, mount and network namespaces,
+//! so that nothing survives it and nothing reaches the host. The sandbox's own network namespace is
+//! the platform's; each [`Machine`] has one of its own, joined by a veth pair to the platform's bridge.
+
+mod enter;
+mod files;
+mod inhabitant;
+mod init;
+mod lab;
+mod namespace;
+mod network;
+mod process;
+pub mod sandbox;
+mod tasks;
+mod tun;
+
+pub use enter::{EnterError, enter_running};
+pub use files::Root;
+pub use inhabitant::Visit;
+pub use init::{InitError, run as run_init};
+pub use lab::{Lab, eventually, inside, story};
+pub use namespace::{Link, Machine, MachineError};
+pub use network::{METADATA, NetworkError, PLATFORM};
+pub use process::{Process, ProcessError};
+pub use tun::{TunError, bind_own_node};

@@ -1,0 +1,96 @@
+//! `cargo lab test`: checks, unit tests, and the stories, each in a sandbox of its own.
+
+mod checks;
+mod durations;
+mod staged;
+mod stories;
+mod suites;
+mod tally;
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+
+pub use staged::{BECOME, RUN_PLAN, become_user, run_plan};
+
+use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
+use stories::Plan;
+use tally::Tally;
+
+/// The suite that `--quick` runs: the main job, end to end.
+const QUICK_SUITE: &str = "join";
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only the checks, the unit tests and the suite `join`.
+    pub quick: bool,
+    /// Only stories with this in `suite::story`; neither checks nor unit tests.
+    pub filter: Option<String>,
+    /// Only the stories, and those as this user.
+    pub as_user: Option<u32>,
+    /// Stories at a time.
+    pub jobs: Option<usize>,
+    /// Time for one story.
+    pub limit: Duration,
+}
+
+impl Options {
+    fn only_stories(&self) -> bool {
+        self.filter.is_some() || self.as_user.is_some()
+    }
+
+    fn wants(&self, story: &suites::Story) -> bool {
+        let named = self.filter.as_ref().is_none_or(|filter| story.id().contains(filter.as_str()));
+        named && (!self.quick || story.suite == QUICK_SUITE)
+    }
+
+    /// Three, or one a core: a story waits more than it computes.
+    fn jobs(&self) -> usize {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.unwrap_or_else(|| cores.max(3))
+    }
+}
+
+/// Runs the tests and prints the results; the last line is `N passed, N failed`.
+pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
+    let (workspace, progress) = (Workspace::find(), Progress::new());
+    let mut tally = Tally::default();
+    // The Go programs take minutes the first time, so cargo works beside them.
+    let plan = thread::scope(|scope| {
+        let programs = scope.spawn(|| tools::prepare_programs(&workspace, &progress, &Program::USUAL));
+        if !options.only_stories() {
+            checks::run(&workspace, &progress, &mut tally)?;
+        }
+        let plan = plan(&workspace, &progress, options)?;
+        match programs.join() {
+            Ok(prepared) => prepared?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        anyhow::Ok(plan)
+    })?;
+    if let Some(uid) = options.as_user {
+        return staged::run_as(&plan, uid);
+    }
+    stories::run(&plan, &progress, &mut tally)?;
+    Ok(tally.close())
+}
+
+/// Builds agent and suites and says which stories are to run.
+fn plan(workspace: &Workspace, progress: &Progress, options: &Options) -> anyhow::Result<Plan> {
+    let cargo = Cargo::new(workspace, progress);
+    let agent = cargo.agent(Profile::Dev)?;
+    let mut stories = Vec::new();
+    for suite in cargo.suites()? {
+        stories.extend(suites::list(&suite)?.into_iter().filter(|story| options.wants(story)));
+    }
+    Ok(Plan {
+        layout: workspace.layout(agent, "").context("failed to find the lab's own program")?,
+        stories,
+        durations: workspace.lab().join("durations.json"),
+        jobs: options.jobs(),
+        limit: options.limit,
+    })
+}

@@ -1,0 +1,22 @@
+//! Looking for programs, as a shell would.
+
+use std::env;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where administration programs are that an ordinary user's PATH leaves out.
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The file that `name` stands for: on PATH, else where the system keeps its programs.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(env::split_paths(SYSTEM_PATH))
+        .map(|folder| folder.join(name))
+        .find(|file| is_program(file))
+}
+
+/// Whether `file` is a file that may be executed.
+pub fn is_program(file: &Path) -> bool {
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
