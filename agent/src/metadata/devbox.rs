@@ -11,7 +11,7 @@ use reqwest::header::ETAG;
 use serde::Deserialize;
 
 pub use self::channel::{Call, Channel, ChannelError, Deadlines};
-use super::{Metadata, Read, Rules, parse, resolve};
+use super::{Metadata, Read, Rules, Spec, parse, resolve};
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::http::Answer;
 use crate::secret::Secret;
@@ -46,9 +46,13 @@ impl Metadata for Devbox {
         if answer.status == StatusCode::NOT_MODIFIED {
             return Ok(Read::Unchanged);
         }
-        let document = parse(&answer.body).map_err(|e| Fault::from(&e))?;
-        let spec = resolve(document, &self.rules).map_err(|e| Fault::from(&e))?;
-        Ok(Read::Document { spec: Box::new(spec), etag: tag(&answer) })
+        let etag = tag(&answer);
+        match self.spec(&answer.body) {
+            Ok(spec) => Ok(Read::Document { spec: Box::new(spec), etag }),
+            // What is no document at all is worth reading again soon; a document stays wrong until the platform changes it.
+            Err(fault) if fault.code == Code::MetadataInvalid => Err(fault),
+            Err(fault) => Ok(Read::Refused { fault, etag }),
+        }
     }
 
     async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
@@ -57,6 +61,11 @@ impl Metadata for Devbox {
 }
 
 impl Devbox {
+    fn spec(&self, body: &[u8]) -> Result<Spec, Fault> {
+        let document = parse(body).map_err(|e| Fault::from(&e))?;
+        resolve(document, &self.rules).map_err(|e| Fault::from(&e))
+    }
+
     async fn fetch_token(&self, audience: &str) -> Result<Secret<String>, TokenError> {
         let answer = self.channel.call(&Call::token(audience)).await?;
         let body: TokenBody = serde_json::from_slice(&answer.body).map_err(|error| TokenError::shape(&error))?;

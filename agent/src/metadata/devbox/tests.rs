@@ -135,6 +135,21 @@ async fn garbage_is_invalid_and_a_compressed_body_is_garbage() {
 }
 
 #[tokio::test]
+async fn a_document_that_cannot_be_used_keeps_its_tag_to_wait_for_a_better_one() {
+    for (body, code) in [
+        (r#"{"version":2}"#, Code::MetadataVersion),
+        (r#"{"version":1,"instance":{"id":"../x"}}"#, Code::MetadataValue),
+        (r#"{"version":1,"instance":{"id":"i-1"},"tailnet":{"client_id":"k1"}}"#, Code::MetadataValue),
+    ] {
+        let server = serving(200, &[FLAVOR, ("ETag", "\"v2\"")], body).await;
+        let Read::Refused { fault, etag } = read(&devbox(&server)).await.unwrap() else {
+            panic!("{body} is of no use")
+        };
+        assert_eq!((fault.code, etag.as_deref()), (code, Some("\"v2\"")), "{}", fault.detail);
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_named_and_never_followed() {
     let second = serving(200, &[FLAVOR], SPEC).await;
     for status in [301, 307] {
