@@ -59,6 +59,20 @@ pub fn jitter(middle: Duration, factor: f64) -> Duration {
     draw.next_backoff().unwrap_or(middle)
 }
 
+/// The report publisher's waits, drawn like everybody else's.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn;
+
+impl crate::report::Pace for Drawn {
+    fn retry(&self, failures: u32) -> Duration {
+        REMOTE.delay(failures + 1)
+    }
+
+    fn spread(&self, around: Duration) -> Duration {
+        jitter(around, 0.1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,18 @@
 //! The command line: one file a verb.
 
+mod args;
 pub mod config;
 pub mod exit;
 mod level;
 pub mod output;
 pub mod render;
+pub mod run;
 pub mod status;
 mod timeline;
+pub mod token;
 pub mod verb;
 pub mod wait_online;
 mod words;
 
+pub use self::args::{Cli, dispatch};
 pub use self::level::Level;

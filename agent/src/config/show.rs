@@ -11,7 +11,7 @@ use crate::core::reason::printable;
 const PATH_SHOWN: usize = 4096;
 
 /// Writes every key with its value and its origin, as TOML that means the same when it is read again.
-pub fn write(inputs: &Inputs, out: &mut impl Write) -> io::Result<()> {
+pub fn write(inputs: &Inputs, out: &mut dyn Write) -> io::Result<()> {
     for (index, (section, _)) in SECTIONS.iter().enumerate() {
         let gap = if index == 0 { "" } else { "\n" };
         writeln!(out, "{gap}[{section}]")?;

@@ -1,10 +1,9 @@
 //! The loop: decides, keeps the wanted effects in flight, and folds what happens back into the world.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::task::JoinMap;
 
 use super::decide::{Decision, decide};
@@ -14,12 +13,12 @@ use super::fold::Event;
 use super::launch::{Supplies, launch};
 use super::reason::Fault;
 use super::resume::Watch;
-use super::scribe::Scribe;
+use super::scribe::{Outlets, Scribe};
 use super::world::World;
 use crate::clock::Now;
 use crate::config::Settings;
 use crate::retry::Pace;
-use crate::socket::document::Document;
+use crate::socket::Command;
 use crate::tailscaled::Notify;
 
 /// The loop looks at the clocks and tells the watchdog at least this often: the tick of all periodic work.
@@ -29,6 +28,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 pub enum Input {
     /// Something happened.
     Event(Event),
+    /// A person asked for something, and waits to hear that it was taken.
+    Asked(Command),
     /// Configuration was read again: other settings, and the edges made from them.
     Reconfigured(Box<(Settings, Edges)>),
 }
@@ -55,9 +56,9 @@ pub struct Panicked {
 }
 
 impl Drive {
-    /// A loop over `world` that publishes on `status`.
-    pub fn new(world: World, settings: Settings, edges: Edges, status: watch::Sender<Arc<Document>>) -> Self {
-        let scribe = Scribe::new(status, edges.service.clone(), edges.metadata.provider());
+    /// A loop over `world` that publishes on `outlets`.
+    pub fn new(world: World, settings: Settings, edges: Edges, outlets: Outlets) -> Self {
+        let scribe = Scribe::new(outlets, edges.service.clone(), edges.metadata.provider());
         // 128 is tailscaled's own queue for a slow reader.
         let bus = mpsc::channel(128);
         Self {
@@ -185,6 +186,12 @@ impl Drive {
     fn take(&mut self, input: Option<Input>) {
         match input {
             Some(Input::Event(event)) => self.fold(event),
+            Some(Input::Asked(Command { verb, reply })) => {
+                tracing::info!(verb = verb.as_str(), "asked");
+                self.fold(Event::Asked(verb));
+                // A caller that went away does not need to hear it.
+                let _ = reply.send(Ok(()));
+            }
             Some(Input::Reconfigured(both)) => {
                 let (settings, edges) = *both;
                 self.world.control_url = crate::config::control_url(&settings);

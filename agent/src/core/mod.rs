@@ -10,7 +10,7 @@ pub mod phase;
 pub mod reason;
 mod resume;
 pub mod rules;
-mod scribe;
+pub mod scribe;
 pub mod view;
 pub mod world;
 

@@ -1,7 +1,7 @@
 //! Writes what was decided down: the status document, the service manager's line, and the log.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -17,9 +17,17 @@ use crate::socket::document::{
     AgentStatus, Boot, DaemonStatus, Document, Identity, InstanceStatus, MetadataStatus, NodeStatus, Reason,
 };
 
+/// Where what was decided is read.
+pub struct Outlets {
+    /// The status document.
+    pub status: watch::Sender<Arc<Document>>,
+    /// How often reports are due.
+    pub report_interval: watch::Sender<Duration>,
+}
+
 /// Keeps what a document needs over time, and publishes each one that differs from the last.
 pub(super) struct Scribe {
-    status: watch::Sender<Arc<Document>>,
+    outlets: Outlets,
     service: Arc<dyn ServiceManager>,
     provider: &'static str,
     started: Option<SystemTime>,
@@ -28,8 +36,8 @@ pub(super) struct Scribe {
 }
 
 impl Scribe {
-    pub fn new(status: watch::Sender<Arc<Document>>, service: Arc<dyn ServiceManager>, provider: &'static str) -> Self {
-        Self { status, service, provider, started: None, since: None, said: None }
+    pub fn new(outlets: Outlets, service: Arc<dyn ServiceManager>, provider: &'static str) -> Self {
+        Self { outlets, service, provider, started: None, since: None, said: None }
     }
 
     pub fn write(&mut self, world: &World, settings: &Settings, decision: &Decision, now: Now) {
@@ -38,7 +46,8 @@ impl Scribe {
         }
         self.say(world, decision);
         let document = self.document(View { world, settings, now }, decision);
-        self.status.send_if_modified(|last| {
+        self.outlets.publish_interval(world);
+        self.outlets.status.send_if_modified(|last| {
             let differs = **last != document;
             if differs {
                 *last = Arc::new(document);
@@ -94,6 +103,33 @@ impl Scribe {
                 fetched_at: world.platform.fetched_at.map(rfc3339),
             },
         }
+    }
+}
+
+impl Outlets {
+    fn publish_interval(&self, world: &World) {
+        let Some(interval) = world.platform.report_interval else { return };
+        self.report_interval.send_if_modified(|last| std::mem::replace(last, interval) != interval);
+    }
+}
+
+/// The document before the first decision.
+pub fn newborn(now: Now, provider: &'static str) -> Document {
+    let at = rfc3339(now.real);
+    Document {
+        version: 1,
+        instance: None,
+        phase: Phase::WaitingForMetadata,
+        reason: None,
+        notices: Vec::new(),
+        since: at.clone(),
+        since_ms: now.boot,
+        node: None,
+        daemon: DaemonStatus::default(),
+        agent: AgentStatus { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), started_at: at },
+        boot: Boot::default(),
+        identity: Identity { verdict: Verdict::Unknown.as_str().to_owned(), evidence: Vec::new() },
+        metadata: MetadataStatus { provider: provider.to_owned(), etag: None, fetched_at: None },
     }
 }
 

@@ -11,7 +11,7 @@ use reqwest::header::ETAG;
 use serde::Deserialize;
 
 pub use self::channel::{Call, Channel, ChannelError, Deadlines};
-use super::{Metadata, Read, Rules, Spec, parse, resolve};
+use super::{Metadata, Read, Rules, parse, resolve};
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::http::Answer;
 use crate::secret::Secret;
@@ -47,9 +47,9 @@ impl Metadata for Devbox {
             return Ok(Read::Unchanged);
         }
         let etag = tag(&answer);
-        match self.spec(&answer.body) {
+        match self.judge(&answer.body) {
             Ok(spec) => Ok(Read::Document { spec: Box::new(spec), etag }),
-            // What is no document at all is worth reading again soon; a document stays wrong until the platform changes it.
+            // Not a document at all: perhaps not our server, so its tag means nothing.
             Err(fault) if fault.code == Code::MetadataInvalid => Err(fault),
             Err(fault) => Ok(Read::Refused { fault, etag }),
         }
@@ -61,7 +61,7 @@ impl Metadata for Devbox {
 }
 
 impl Devbox {
-    fn spec(&self, body: &[u8]) -> Result<Spec, Fault> {
+    fn judge(&self, body: &[u8]) -> Result<super::Spec, Fault> {
         let document = parse(body).map_err(|e| Fault::from(&e))?;
         resolve(document, &self.rules).map_err(|e| Fault::from(&e))
     }

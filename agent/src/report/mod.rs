@@ -9,7 +9,7 @@ pub(crate) mod testing;
 use async_trait::async_trait;
 
 pub use self::http::HttpSink;
-pub use self::publisher::{Publisher, PublisherSettings, RandomWaits, Waits};
+pub use self::publisher::{Pace, Publisher, PublisherSettings};
 use crate::core::reason::Fault;
 
 /// Where reports go.

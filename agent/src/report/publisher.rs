@@ -12,40 +12,29 @@ use super::Sink;
 use super::envelope::{self, Stamp, essence};
 use crate::clock::{BootTime, Clock};
 use crate::core::reason::{Code, Fault, chain};
-use crate::retry::{REFUSED, REMOTE, jitter};
 use crate::socket::document::Document;
 
 /// How long changes are collected before they are sent (`devbox/v1`).
 const COALESCE: Duration = Duration::from_millis(250);
 /// How long the last report may keep the agent from stopping.
 const LAST: Duration = Duration::from_secs(1);
-/// After this many failures in a row, a wait is [`RETRY_MIN`] at least. Six waits of any length and 57 s from then on are at most 70 tries in
-/// any hour, while full jitter up to 60 s would make 120; and a sink that is back is still noticed within a minute.
+/// How long after a refusal the next try comes: a person must act first.
+const REFUSED: Duration = Duration::from_secs(15 * 60);
+/// The longest wait after a failure that may pass, so that a sink that is back is noticed within a minute.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// From the failure after this many on, the shortest wait as well. Six waits of any length and 57 s from then on are at most 70 tries in any
+/// hour, while full jitter up to 60 s would make 120.
 const RAMP: u32 = 6;
 /// See [`RAMP`].
 const RETRY_MIN: Duration = Duration::from_secs(57);
 
-/// How waits are drawn, passed in so that tests draw none at random.
-pub trait Waits: Send + Sync {
-    /// The wait after `failures` failures in a row (from 1).
+/// How random waits are drawn, passed in so that tests draw none.
+pub trait Pace: Send + Sync {
+    /// The wait after `failures` failures before this one: exponential from 0.5 s, with jitter.
     fn retry(&self, failures: u32) -> Duration;
 
     /// `around` ± 10 %.
     fn spread(&self, around: Duration) -> Duration;
-}
-
-/// Waits at random, so that machines drift apart.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RandomWaits;
-
-impl Waits for RandomWaits {
-    fn retry(&self, failures: u32) -> Duration {
-        REMOTE.delay(failures)
-    }
-
-    fn spread(&self, around: Duration) -> Duration {
-        jitter(around, 0.1)
-    }
 }
 
 /// What the publisher is made of.
@@ -55,7 +44,7 @@ pub struct PublisherSettings {
     /// What reports are stamped with.
     pub clock: Arc<dyn Clock>,
     /// How waits are drawn.
-    pub waits: Arc<dyn Waits>,
+    pub pace: Arc<dyn Pace>,
     /// The kernel's id of this boot.
     pub boot_id: String,
     /// The document; only the latest is ever sent. The publisher ends when its sender is gone.
@@ -76,7 +65,7 @@ impl Publisher {
     /// Starts a task that sends reports until [`Self::finish`].
     pub fn start(settings: PublisherSettings) -> Self {
         let stop = CancellationToken::new();
-        let beat = Instant::now() + settings.waits.spread(*settings.interval.borrow());
+        let beat = Instant::now() + settings.pace.spread(*settings.interval.borrow());
         let task = Task {
             settings,
             stop: stop.clone(),
@@ -160,7 +149,7 @@ impl Task {
 
     fn set_beat(&mut self) {
         let interval = *self.settings.interval.borrow_and_update();
-        self.beat = Instant::now() + self.settings.waits.spread(interval);
+        self.beat = Instant::now() + self.settings.pace.spread(interval);
     }
 
     async fn send(&mut self) {
@@ -186,15 +175,15 @@ impl Task {
 
     fn failed(&mut self, fault: &Fault) {
         let refused = fault.code == Code::ReportDenied;
-        self.failures = self.failures.saturating_add(1);
-        let wait = if refused { self.settings.waits.spread(REFUSED) } else { self.retry_wait() };
+        let wait = if refused { self.settings.pace.spread(REFUSED) } else { self.retry_wait() };
         let wait = wait.max(fault.retry_after.unwrap_or_default());
+        self.failures = self.failures.saturating_add(1);
         self.hold = Some(Hold { until: Instant::now() + wait, asked: refused || fault.retry_after.is_some() });
     }
 
     fn retry_wait(&self) -> Duration {
-        let wait = self.settings.waits.retry(self.failures);
-        if self.failures <= RAMP { wait } else { wait.max(RETRY_MIN) }
+        let wait = self.settings.pace.retry(self.failures).min(RETRY_MAX);
+        if self.failures < RAMP { wait } else { wait.max(RETRY_MIN) }
     }
 
     async fn tell(&mut self, fault: Option<Fault>) {

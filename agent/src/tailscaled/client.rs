@@ -25,6 +25,9 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 /// Every other call: `start` may wait for tailscaled to take down what was up.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Read to see the preferences, patched to change them.
+const PREFS: &str = "prefs";
+
 /// LocalAPI on a socket.
 #[derive(Debug)]
 pub struct LocalApiClient {
@@ -40,8 +43,12 @@ impl LocalApiClient {
         Ok(Self { transport: Transport::new(socket.into())?, logout_deadline })
     }
 
-    async fn get<T: DeserializeOwned>(&self, verb: &'static str, endpoint: &'static str) -> Result<T, LocalApiError> {
-        let deadline = if endpoint == STATUS { STATUS_DEADLINE } else { CALL_DEADLINE };
+    async fn get<T: DeserializeOwned>(
+        &self,
+        verb: &'static str,
+        endpoint: &'static str,
+        deadline: Duration,
+    ) -> Result<T, LocalApiError> {
         let call = Call { verb, method: Method::GET, endpoint, body: None, deadline, secret: None };
         let body = self.transport.call(call).await?;
         serde_json::from_slice(&body).map_err(|source| LocalApiError::Undecodable { verb, source })
@@ -82,7 +89,7 @@ impl LocalApiClient {
     }
 
     async fn read_prefs(&self) -> Result<Document, LocalApiError> {
-        self.get("read the preferences", PREFS).await
+        self.get("read the preferences", PREFS, CALL_DEADLINE).await
     }
 
     async fn try_login(&self, wanted: &Preferences, key: &str) -> Result<(), LocalApiError> {
@@ -96,9 +103,6 @@ impl LocalApiClient {
         self.start("withdraw the login", Some(&prefs), None).await
     }
 }
-
-const STATUS: &str = "status?peers=false";
-const PREFS: &str = "prefs";
 
 /// `ipn.Options`: null preferences leave all as they are, and so does an absent key.
 #[derive(Serialize)]
@@ -146,7 +150,8 @@ fn logout_fault(error: &LocalApiError) -> Fault {
 #[async_trait]
 impl LocalApi for LocalApiClient {
     async fn status(&self) -> Result<Status, Fault> {
-        self.get("read the status", STATUS).await.map_err(|error| Fault::from(&error))
+        let status = self.get("read the status", "status?peers=false", STATUS_DEADLINE).await;
+        status.map_err(|error| Fault::from(&error))
     }
 
     async fn login(&self, wanted: &Preferences, key: &Secret<String>) -> Result<(), Fault> {

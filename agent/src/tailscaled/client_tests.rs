@@ -221,6 +221,7 @@ async fn what_tailscaled_refuses_has_its_code_and_words() {
     for (status, words, code, told) in [
         (403, "access denied\n", Code::LocalapiDenied, "denies it: access denied"),
         (500, "cannot log in when state store is unhealthy", Code::TailscaledState, "500: cannot log in"),
+        (503, "no backend", Code::TailscaledStarting, "503: no backend"),
         (400, r#"{"Error":"bad hostname"}"#, Code::LocalapiError, "400: bad hostname"),
         (404, "", Code::LocalapiError, "404"),
         (301, "", Code::LocalapiError, "301"),

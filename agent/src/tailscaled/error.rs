@@ -110,7 +110,10 @@ impl LocalApiError {
 impl Reasoned for LocalApiError {
     fn code(&self) -> Code {
         match self {
-            Self::NotListening { .. } | Self::Broken { .. } => Code::TailscaledStarting,
+            // 503 "no backend": its socket listens, but what it needs (a TUN device, say) is not there yet, or will never be.
+            Self::NotListening { .. } | Self::Broken { .. } | Self::Refused { status: 503, .. } => {
+                Code::TailscaledStarting
+            }
             Self::NotPermitted { .. } | Self::NotASocket { .. } | Self::Denied { .. } => Code::LocalapiDenied,
             Self::TimedOut { .. } => Code::TailscaledHung,
             // tailscaled's words when it cannot use its state store ("cannot log in when state store is unhealthy").

@@ -73,10 +73,7 @@ impl ExchangeError {
         let Self::Invalid(error) = self else {
             return false;
         };
-        matches!(
-            error.kind(),
-            ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature
-        )
+        matches!(error.kind(), ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature)
     }
 }
 
@@ -95,11 +92,7 @@ struct Subject {
 ///
 /// # Errors
 /// When the token is not to be taken, or the issuer cannot be asked.
-pub async fn verify(
-    http: &reqwest::Client,
-    credential: &Credential,
-    jwt: &str,
-) -> Result<String, ExchangeError> {
+pub async fn verify(http: &reqwest::Client, credential: &Credential, jwt: &str) -> Result<String, ExchangeError> {
     let header = decode_header(jwt).map_err(ExchangeError::Header)?;
     let keys = key_set(http, &credential.issuer).await?;
     let key = header.kid.as_deref().and_then(|kid| keys.find(kid));
@@ -111,37 +104,22 @@ pub async fn verify(
     rules.set_audience(&[credential.audience()]);
     rules.set_issuer(&[&credential.issuer]);
     rules.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-    let claims = decode::<Subject>(jwt, &key, &rules)
-        .map_err(ExchangeError::Invalid)?
-        .claims;
-    if matches(&credential.subject, &claims.sub) {
-        Ok(claims.sub)
-    } else {
-        Err(ExchangeError::Subject(claims.sub))
-    }
+    let claims = decode::<Subject>(jwt, &key, &rules).map_err(ExchangeError::Invalid)?.claims;
+    if matches(&credential.subject, &claims.sub) { Ok(claims.sub) } else { Err(ExchangeError::Subject(claims.sub)) }
 }
 
 async fn key_set(http: &reqwest::Client, issuer: &str) -> Result<JwkSet, ExchangeError> {
     let url = format!("{issuer}/.well-known/openid-configuration");
     let discovery: Discovery = fetch(http, &url).await?;
     if discovery.issuer != issuer {
-        return Err(ExchangeError::OtherIssuer {
-            found: discovery.issuer,
-            expected: issuer.to_owned(),
-        });
+        return Err(ExchangeError::OtherIssuer { found: discovery.issuer, expected: issuer.to_owned() });
     }
     fetch(http, &discovery.jwks_uri).await
 }
 
-async fn fetch<T: serde::de::DeserializeOwned>(
-    http: &reqwest::Client,
-    url: &str,
-) -> Result<T, ExchangeError> {
+async fn fetch<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &str) -> Result<T, ExchangeError> {
     let answer = async { http.get(url).send().await?.error_for_status()?.json().await };
-    answer.await.map_err(|source| ExchangeError::Issuer {
-        url: url.to_owned(),
-        source,
-    })
+    answer.await.map_err(|source| ExchangeError::Issuer { url: url.to_owned(), source })
 }
 
 /// Returns whether a text is as a pattern says, in which `*` stands for any text.
@@ -152,10 +130,7 @@ fn matches(pattern: &str, text: &str) -> bool {
             let Some(left) = text.strip_prefix(start) else {
                 return false;
             };
-            left.char_indices()
-                .map(|(at, _)| at)
-                .chain([left.len()])
-                .any(|at| matches(rest, &left[at..]))
+            left.char_indices().map(|(at, _)| at).chain([left.len()]).any(|at| matches(rest, &left[at..]))
         }
     }
 }

@@ -67,39 +67,20 @@ impl Facade {
     ///
     /// # Errors
     /// When the address cannot be bound or no certificate be made.
-    pub async fn start(
-        at: SocketAddr,
-        public: IpAddr,
-        minter: Arc<dyn Mint>,
-        ledger: Ledger,
-    ) -> Result<Self> {
+    pub async fn start(at: SocketAddr, public: IpAddr, minter: Arc<dyn Mint>, ledger: Ledger) -> Result<Self> {
         let authority = Authority::generate()?;
         let identity = authority.identity(public, Certificate::Good)?;
-        let tls =
-            RustlsConfig::from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
+        let tls = RustlsConfig::from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
         let tls = tls.await.context("failed to use the API's certificate")?;
         let http = plain_client()?;
-        let shared = Shared {
-            book: Arc::default(),
-            minter,
-            ledger,
-            http,
-        };
+        let shared = Shared { book: Arc::default(), minter, ledger, http };
         let router = Router::new()
             .route("/api/v2/oauth/token-exchange", post(token_exchange))
             .route("/api/v2/tailnet/-/keys", post(keys::create))
             .with_state(shared.clone());
-        let listener =
-            TcpListener::bind(at).with_context(|| format!("failed to bind the API to {at}"))?;
-        let server =
-            Server::tls(listener, router, tls.clone()).context("failed to start the API")?;
-        Ok(Self {
-            server,
-            shared,
-            authority,
-            tls,
-            address: public,
-        })
+        let listener = TcpListener::bind(at).with_context(|| format!("failed to bind the API to {at}"))?;
+        let server = Server::tls(listener, router, tls.clone()).context("failed to start the API")?;
+        Ok(Self { server, shared, authority, tls, address: public })
     }
 
     /// Returns the certificate that clients must trust, as PEM.
@@ -109,18 +90,14 @@ impl Facade {
 
     /// Adds a credential, or replaces the one with its id.
     pub fn add_credential(&self, credential: Credential) {
-        self.shared
-            .lock()
-            .credentials
-            .insert(credential.client_id.clone(), credential);
+        self.shared.lock().credentials.insert(credential.client_id.clone(), credential);
     }
 
     /// Removes a credential; access tokens given for it end with it.
     pub fn remove_credential(&self, client_id: &str) {
         let mut book = self.shared.lock();
         book.credentials.remove(client_id);
-        book.grants
-            .retain(|_, grant| grant.credential.client_id != client_id);
+        book.grants.retain(|_, grant| grant.credential.client_id != client_id);
     }
 
     /// Sets how long access tokens live from now on.
@@ -139,12 +116,8 @@ impl Facade {
     /// When no certificate can be made.
     pub async fn show_certificate(&self, kind: Certificate) -> Result<()> {
         let identity = self.authority.identity(self.address, kind)?;
-        let shown = self
-            .tls
-            .reload_from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
-        shown
-            .await
-            .context("failed to exchange the API's certificate")
+        let shown = self.tls.reload_from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
+        shown.await.context("failed to exchange the API's certificate")
     }
 }
 
@@ -160,24 +133,13 @@ impl Shared {
     }
 
     /// Gives out an access token, and says for how long it counts.
-    fn admit(
-        &self,
-        credential: Credential,
-        subject: String,
-    ) -> std::io::Result<(String, Duration)> {
+    fn admit(&self, credential: Credential, subject: String) -> std::io::Result<(String, Duration)> {
         let token = format!("tskey-api-{}", random::hex()?);
         self.ledger.note(SecretKind::AccessToken, &token);
         let mut book = self.lock();
         let lifetime = book.token_lifetime.unwrap_or(TOKEN_LIFETIME);
         let until = Instant::now() + lifetime;
-        book.grants.insert(
-            token.clone(),
-            Grant {
-                credential,
-                subject,
-                until,
-            },
-        );
+        book.grants.insert(token.clone(), Grant { credential, subject, until });
         Ok((token, lifetime))
     }
 
@@ -212,8 +174,7 @@ async fn token_exchange(State(shared): State<Shared>, Form(form): Form<ExchangeF
     match shared.admit(credential, subject) {
         Ok((token, lifetime)) => {
             let expires_in = lifetime.as_secs();
-            Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in }))
-                .into_response()
+            Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in })).into_response()
         }
         Err(error) => refusal(500, &format!("failed to make an access token: {error}")),
     }

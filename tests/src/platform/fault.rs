@@ -37,22 +37,13 @@ impl Fault {
 
     /// Returns a fault that waits before it goes on.
     pub fn delay(delay: Duration) -> Self {
-        Self {
-            delay,
-            ..Self::default()
-        }
+        Self { delay, ..Self::default() }
     }
 
     /// Returns a fault that holds the request until the second value is told to let go, or is dropped.
     pub fn hold() -> (Self, Hold) {
         let (let_go, held) = watch::channel(false);
-        (
-            Self {
-                hold: Some(held),
-                ..Self::default()
-            },
-            Hold(let_go),
-        )
+        (Self { hold: Some(held), ..Self::default() }, Hold(let_go))
     }
 
     /// Returns a fault that answers a status with an empty body; the server itself is not asked.
@@ -61,10 +52,7 @@ impl Fault {
     /// When `code` is no HTTP status (100 to 999).
     pub fn status(code: u16) -> Self {
         let code = StatusCode::from_u16(code).expect("an HTTP status is 100 to 999");
-        Self {
-            answer: Some((code, Vec::new())),
-            ..Self::default()
-        }
+        Self { answer: Some((code, Vec::new())), ..Self::default() }
     }
 
     /// Returns a fault that sends the client elsewhere.
@@ -74,10 +62,7 @@ impl Fault {
 
     /// Returns a fault on the bytes of the server's own answer.
     pub fn wire(wire: Wire) -> Self {
-        Self {
-            wire: Some(wire),
-            ..Self::default()
-        }
+        Self { wire: Some(wire), ..Self::default() }
     }
 
     /// Returns a fault that ends the connection without an answer; the server itself is not asked.
@@ -174,16 +159,10 @@ fn header_name(name: &str) -> HeaderName {
 /// Gives an answer the headers that it does not have yet.
 fn add_missing(response: &mut Response, defaults: &[(HeaderName, HeaderValue)]) {
     for (name, value) in defaults {
-        response
-            .headers_mut()
-            .entry(name)
-            .or_insert_with(|| value.clone());
+        response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     let json = HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .entry(header::CONTENT_TYPE)
-        .or_insert(json);
+    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(json);
 }
 
 /// Keeps requests waiting for as long as it lives.
@@ -211,11 +190,7 @@ pub struct Faults {
 impl Faults {
     /// Puts a fault at the end of a route's queue: it is used for one request, after those before it.
     pub fn next(&self, route: &str, fault: Fault) {
-        self.lock()
-            .entry(route.to_owned())
-            .or_default()
-            .queue
-            .push_back(fault);
+        self.lock().entry(route.to_owned()).or_default().queue.push_back(fault);
     }
 
     /// Uses a fault for every request of a route for which none is queued.
@@ -244,9 +219,7 @@ impl Faults {
             let rules = routes.get_mut(route)?;
             rules.queue.pop_front().or_else(|| rules.standing.clone())
         };
-        find(route)
-            .or_else(|| find(EVERY_ROUTE))
-            .unwrap_or_default()
+        find(route).or_else(|| find(EVERY_ROUTE)).unwrap_or_default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Rules>> {

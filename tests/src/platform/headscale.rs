@@ -59,19 +59,14 @@ impl Headscale {
     /// # Errors
     /// When it cannot be started or does not become well; says what its log ends with.
     pub async fn start(config: HeadscaleConfig) -> Result<Self> {
-        std::fs::create_dir_all(&config.dir)
-            .with_context(|| format!("failed to create {}", config.dir.display()))?;
+        std::fs::create_dir_all(&config.dir).with_context(|| format!("failed to create {}", config.dir.display()))?;
         config::write(&config)?;
         let mut child = spawn(&config)?;
         wait_healthy(&config, &mut child).await?;
         let key = create_api_key(&config).await?;
         let api = HeadscaleApi::new(config.listen, key)?;
         api.ensure_user(TAG_OWNER).await?;
-        Ok(Self {
-            config,
-            child: Mutex::new(Some(child)),
-            api,
-        })
+        Ok(Self { config, child: Mutex::new(Some(child)), api })
     }
 
     /// Returns the URL that nodes use.
@@ -86,9 +81,7 @@ impl Headscale {
 
     /// Returns its database, to notice changes.
     pub fn database(&self) -> Database {
-        Database {
-            path: self.config.dir.join("db.sqlite-wal"),
-        }
+        Database { path: self.config.dir.join("db.sqlite-wal") }
     }
 
     /// Returns the path of its log.
@@ -117,12 +110,7 @@ impl Headscale {
     /// # Errors
     /// When it is not running.
     pub async fn kill(&self) -> Result<()> {
-        let mut child = self
-            .child
-            .lock()
-            .await
-            .take()
-            .context("failed to kill headscale: it is not running")?;
+        let mut child = self.child.lock().await.take().context("failed to kill headscale: it is not running")?;
         child.kill().await.context("failed to kill headscale")
     }
 
@@ -143,10 +131,8 @@ impl Headscale {
 
     async fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.lock().await;
-        let pid = child
-            .as_ref()
-            .and_then(Child::id)
-            .with_context(|| format!("failed to send {signal}: not running"))?;
+        let pid =
+            child.as_ref().and_then(Child::id).with_context(|| format!("failed to send {signal}: not running"))?;
         let pid = Pid::from_raw(i32::try_from(pid).context("failed to read a process id")?);
         kill(pid, signal).with_context(|| format!("failed to send {signal} to headscale"))
     }
@@ -212,8 +198,7 @@ async fn wait_healthy(config: &HeadscaleConfig, child: &mut Child) -> Result<()>
         }
     };
     let waited = tokio::time::timeout(START_LIMIT, well).await;
-    let result = waited
-        .unwrap_or_else(|_| bail!("failed to start headscale: not well after {START_LIMIT:?}"));
+    let result = waited.unwrap_or_else(|_| bail!("failed to start headscale: not well after {START_LIMIT:?}"));
     result.with_context(|| format!("headscale's log ends with: {}", log_end(&config.dir)))
 }
 
@@ -234,17 +219,9 @@ async fn create_api_key(config: &HeadscaleConfig) -> Result<String> {
         .output()
         .await
         .context("failed to run headscale apikeys create")?;
-    let key = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let key = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().trim().to_owned();
     if !output.status.success() || key.is_empty() {
-        bail!(
-            "failed to create an API key: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("failed to create an API key: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(key)
 }

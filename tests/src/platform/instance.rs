@@ -175,14 +175,7 @@ impl Instances {
             Some(entry) => entry.publish(spec),
             None => {
                 let document = watch::Sender::new(document(&spec, None, 1));
-                entries.insert(
-                    spec.id.clone(),
-                    Entry {
-                        document,
-                        overrides: None,
-                        revision: 1,
-                    },
-                );
+                entries.insert(spec.id.clone(), Entry { document, overrides: None, revision: 1 });
             }
         }
     }
@@ -198,9 +191,7 @@ impl Instances {
     /// When there is no such instance.
     pub fn change(&self, id: &str, change: impl FnOnce(&mut InstanceSpec)) -> Result<()> {
         let mut entries = self.lock();
-        let entry = entries
-            .get_mut(id)
-            .with_context(|| format!("failed to change instance {id}: not there"))?;
+        let entry = entries.get_mut(id).with_context(|| format!("failed to change instance {id}: not there"))?;
         let mut spec = entry.document.borrow().spec.clone();
         change(&mut spec);
         entry.publish(spec);
@@ -213,9 +204,7 @@ impl Instances {
     /// When there is no such instance.
     pub fn override_document(&self, id: &str, document: Option<Value>) -> Result<()> {
         let mut entries = self.lock();
-        let entry = entries
-            .get_mut(id)
-            .with_context(|| format!("failed to override instance {id}: not there"))?;
+        let entry = entries.get_mut(id).with_context(|| format!("failed to override instance {id}: not there"))?;
         entry.overrides = document;
         let spec = entry.document.borrow().spec.clone();
         entry.publish(spec);
@@ -224,17 +213,13 @@ impl Instances {
 
     /// Returns an instance's current document.
     pub fn get(&self, id: &str) -> Option<Document> {
-        self.lock()
-            .get(id)
-            .map(|entry| entry.document.borrow().clone())
+        self.lock().get(id).map(|entry| entry.document.borrow().clone())
     }
 
     /// Returns the documents of the instance whose requests come from an address, now and as they change.
     pub fn from_source(&self, source: IpAddr) -> Option<watch::Receiver<Document>> {
         let entries = self.lock();
-        let found = entries
-            .values()
-            .find(|entry| entry.document.borrow().spec.source == source);
+        let found = entries.values().find(|entry| entry.document.borrow().spec.source == source);
         found.map(|entry| entry.document.subscribe())
     }
 
@@ -246,16 +231,11 @@ impl Instances {
 impl Entry {
     fn publish(&mut self, spec: InstanceSpec) {
         self.revision += 1;
-        self.document
-            .send_replace(document(&spec, self.overrides.as_ref(), self.revision));
+        self.document.send_replace(document(&spec, self.overrides.as_ref(), self.revision));
     }
 }
 
 fn document(spec: &InstanceSpec, overrides: Option<&Value>, revision: u64) -> Document {
     let body = overrides.cloned().unwrap_or_else(|| spec.document());
-    Document {
-        spec: spec.clone(),
-        body: Arc::new(body),
-        etag: format!("\"{}-{revision}\"", spec.id),
-    }
+    Document { spec: spec.clone(), body: Arc::new(body), etag: format!("\"{}-{revision}\"", spec.id) }
 }

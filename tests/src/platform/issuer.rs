@@ -76,30 +76,17 @@ impl Issuer {
     /// When no key can be generated or the address cannot be bound.
     pub fn start(at: SocketAddr, ledger: Ledger) -> Result<Self> {
         let key = generate_key()?;
-        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256)
-            .context("failed to derive the public key")?;
+        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).context("failed to derive the public key")?;
         public.common.key_id = Some(KEY_ID.to_owned());
         let keys = Arc::new(JwkSet { keys: vec![public] });
-        let listener =
-            TcpListener::bind(at).with_context(|| format!("failed to bind the issuer to {at}"))?;
-        let at = listener
-            .local_addr()
-            .context("failed to read the issuer's address")?;
+        let listener = TcpListener::bind(at).with_context(|| format!("failed to bind the issuer to {at}"))?;
+        let at = listener.local_addr().context("failed to read the issuer's address")?;
         let router = Router::new()
-            .route(
-                "/.well-known/openid-configuration",
-                get(move || discovery(at)),
-            )
+            .route("/.well-known/openid-configuration", get(move || discovery(at)))
             .route("/jwks.json", get(move || key_set(keys)));
-        let server = Server::plain(listener, router, &[])
-            .with_context(|| format!("failed to start the issuer on {at}"))?;
-        Ok(Self {
-            server,
-            key,
-            stranger: generate_key()?,
-            knobs: Mutex::default(),
-            ledger,
-        })
+        let server =
+            Server::plain(listener, router, &[]).with_context(|| format!("failed to start the issuer on {at}"))?;
+        Ok(Self { server, key, stranger: generate_key()?, knobs: Mutex::default(), ledger })
     }
 
     /// Returns the issuer's URL, the `iss` of its tokens.
@@ -128,10 +115,7 @@ impl Issuer {
         };
         let jwt = self.sign(tamper, &mut claims)?;
         self.ledger.note(SecretKind::Jwt, &jwt);
-        Ok(IssuedToken {
-            jwt,
-            expires_at: claims.exp,
-        })
+        Ok(IssuedToken { jwt, expires_at: claims.exp })
     }
 
     /// Spoils every token from now on, or none.
@@ -145,21 +129,14 @@ impl Issuer {
     }
 
     fn sign(&self, tamper: Option<Tamper>, claims: &mut Claims) -> Result<String> {
-        let key = if tamper == Some(Tamper::ForeignKey) {
-            &self.stranger
-        } else {
-            &self.key
-        };
+        let key = if tamper == Some(Tamper::ForeignKey) { &self.stranger } else { &self.key };
         if let Some(tamper) = &tamper {
             tamper::spoil_claims(tamper, claims);
             if let Some(text) = tamper::replace_token(tamper, claims)? {
                 return Ok(text);
             }
         }
-        let header = Header {
-            kid: Some(KEY_ID.to_owned()),
-            ..Header::new(Algorithm::ES256)
-        };
+        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, key).context("failed to sign a token")
     }
 
@@ -169,10 +146,8 @@ impl Issuer {
 }
 
 fn generate_key() -> Result<EncodingKey> {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .context("failed to generate a key")?;
-    EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes())
-        .context("failed to read the generated key")
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).context("failed to generate a key")?;
+    EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).context("failed to read the generated key")
 }
 
 fn issuer_url(address: SocketAddr) -> String {

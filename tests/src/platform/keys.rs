@@ -51,10 +51,7 @@ pub trait Mint: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the control server does not make one.
-    fn mint(
-        &self,
-        request: KeyRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>>;
+    fn mint(&self, request: KeyRequest) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>>;
 }
 
 #[derive(Deserialize)]
@@ -133,21 +130,12 @@ fn allowed(grant: &Grant, wanted: &CreateKey) -> Result<KeyRequest, String> {
     if device.tags.is_empty() {
         return Err("tags are required for keys made with an OAuth credential".to_owned());
     }
-    let foreign: Vec<&str> = device
-        .tags
-        .iter()
-        .filter(|tag| !grant.credential.tags.contains(tag))
-        .map(String::as_str)
-        .collect();
+    let foreign: Vec<&str> =
+        device.tags.iter().filter(|tag| !grant.credential.tags.contains(tag)).map(String::as_str).collect();
     if !foreign.is_empty() {
-        return Err(format!(
-            "requested tags [{}] are invalid or not permitted",
-            foreign.join(" ")
-        ));
+        return Err(format!("requested tags [{}] are invalid or not permitted", foreign.join(" ")));
     }
-    let lifetime = wanted
-        .expiry_seconds
-        .map_or(DEFAULT_LIFETIME, Duration::from_secs);
+    let lifetime = wanted.expiry_seconds.map_or(DEFAULT_LIFETIME, Duration::from_secs);
     if lifetime.is_zero() || lifetime > DEFAULT_LIFETIME {
         return Err("expirySeconds must be 1 to 7776000".to_owned());
     }

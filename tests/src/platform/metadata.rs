@@ -68,11 +68,7 @@ impl Metadata {
     /// When the address cannot be bound.
     pub fn start(at: SocketAddr, public: SocketAddr, sources: Sources) -> Result<Self> {
         let sessions = Sessions::default();
-        let shared = Shared {
-            sources,
-            sessions: sessions.clone(),
-            hosts: literal_hosts(public).into(),
-        };
+        let shared = Shared { sources, sessions: sessions.clone(), hosts: literal_hosts(public).into() };
         let router = Router::new()
             .route("/devbox/v1/session", put(session))
             .route("/devbox/v1/instance", get(instance))
@@ -80,8 +76,8 @@ impl Metadata {
             .route("/devbox/v1/report", put(report))
             .layer(from_fn_with_state(shared.clone(), admit))
             .with_state(shared);
-        let listener = TcpListener::bind(at)
-            .with_context(|| format!("failed to bind the metadata endpoint to {at}"))?;
+        let listener =
+            TcpListener::bind(at).with_context(|| format!("failed to bind the metadata endpoint to {at}"))?;
         let server = Server::plain(listener, router, &answer_headers())
             .with_context(|| format!("failed to start the metadata endpoint on {at}"))?;
         Ok(Self { server, sessions })
@@ -93,15 +89,10 @@ impl Metadata {
 /// # Errors
 /// When the address cannot be bound.
 pub fn start_behind_relay(at: SocketAddr, sources: Sources) -> Result<(Metadata, Relay)> {
-    let listener = TcpListener::bind(at)
-        .with_context(|| format!("failed to bind the metadata relay to {at}"))?;
+    let listener = TcpListener::bind(at).with_context(|| format!("failed to bind the metadata relay to {at}"))?;
     // One hop is all that an answer may travel: past a router it would serve somebody else's VM.
-    listener
-        .set_ttl(1)
-        .context("failed to limit how far metadata travels")?;
-    let public = listener
-        .local_addr()
-        .context("failed to read the metadata relay's address")?;
+    listener.set_ttl(1).context("failed to limit how far metadata travels")?;
+    let public = listener.local_addr().context("failed to read the metadata relay's address")?;
     let metadata = Metadata::start(SocketAddr::from(([127, 0, 0, 1], 0)), public, sources)?;
     let target = metadata.server.address();
     let relay = Relay::on(listener, target, Some(metadata.server.peers.clone()))?;
@@ -109,10 +100,7 @@ pub fn start_behind_relay(at: SocketAddr, sources: Sources) -> Result<(Metadata,
 }
 
 fn answer_headers() -> [(HeaderName, HeaderValue); 2] {
-    [
-        (FLAVOR, HeaderValue::from_static("Devbox")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
+    [(FLAVOR, HeaderValue::from_static("Devbox")), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
 }
 
 /// What may stand in `Host`: the literal address, with its port unless that is HTTP's own (RFC 9110 §7.2).
@@ -134,18 +122,10 @@ async fn admit(State(shared): State<Shared>, request: Request, next: Next) -> Re
     }
     let asks_for_session = request.uri().path() == "/devbox/v1/session";
     let peer = request.extensions().get::<Peer>().copied();
-    let given = request
-        .headers()
-        .get("metadata-session")
-        .and_then(|value| value.to_str().ok());
+    let given = request.headers().get("metadata-session").and_then(|value| value.to_str().ok());
     match peer {
-        Some(Peer(peer)) if asks_for_session || shared.sessions.admits(peer, given) => {
-            next.run(request).await
-        }
-        _ => refusal(
-            StatusCode::UNAUTHORIZED,
-            "no metadata session, or one that has ended",
-        ),
+        Some(Peer(peer)) if asks_for_session || shared.sessions.admits(peer, given) => next.run(request).await,
+        _ => refusal(StatusCode::UNAUTHORIZED, "no metadata session, or one that has ended"),
     }
 }
 
@@ -153,21 +133,11 @@ fn direct(headers: &HeaderMap, hosts: &[String]) -> Result<(), &'static str> {
     if headers.get(FLAVOR).is_none_or(|flavor| flavor != "Devbox") {
         return Err("the request lacks Metadata-Flavor: Devbox");
     }
-    if ["x-forwarded-for", "forwarded", "via"]
-        .iter()
-        .any(|name| headers.contains_key(*name))
-    {
+    if ["x-forwarded-for", "forwarded", "via"].iter().any(|name| headers.contains_key(*name)) {
         return Err("the request came through a proxy");
     }
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
-    if hosts.iter().any(|known| known == host) {
-        Ok(())
-    } else {
-        Err("Host is not the address of this endpoint")
-    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if hosts.iter().any(|known| known == host) { Ok(()) } else { Err("Host is not the address of this endpoint") }
 }
 
 fn refusal(code: StatusCode, why: &str) -> Response {
@@ -175,54 +145,29 @@ fn refusal(code: StatusCode, why: &str) -> Response {
 }
 
 fn not_provisioned() -> Response {
-    let mut response = refusal(
-        StatusCode::NOT_FOUND,
-        "this instance is not provisioned yet",
-    );
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    let mut response = refusal(StatusCode::NOT_FOUND, "this instance is not provisioned yet");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     response
 }
 
 /// Returns the documents of the asking instance if the platform has finished making it.
-fn provisioned(
-    shared: &Shared,
-    Peer(peer): Peer,
-) -> Result<watch::Receiver<Document>, Box<Response>> {
+fn provisioned(shared: &Shared, Peer(peer): Peer) -> Result<watch::Receiver<Document>, Box<Response>> {
     let documents = shared.sources.instances.from_source(peer);
-    documents
-        .filter(|documents| documents.borrow().spec.provisioned)
-        .ok_or_else(|| Box::new(not_provisioned()))
+    documents.filter(|documents| documents.borrow().spec.provisioned).ok_or_else(|| Box::new(not_provisioned()))
 }
 
-async fn session(
-    State(shared): State<Shared>,
-    Extension(Peer(peer)): Extension<Peer>,
-    headers: HeaderMap,
-) -> Response {
-    let ttl = headers
-        .get("metadata-session-ttl")
-        .and_then(|ttl| ttl.to_str().ok())
-        .and_then(|ttl| ttl.parse().ok());
+async fn session(State(shared): State<Shared>, Extension(Peer(peer)): Extension<Peer>, headers: HeaderMap) -> Response {
+    let ttl = headers.get("metadata-session-ttl").and_then(|ttl| ttl.to_str().ok()).and_then(|ttl| ttl.parse().ok());
     let Some(ttl) = ttl.filter(|ttl| (1..=MAX_TTL).contains(ttl)) else {
-        return refusal(
-            StatusCode::BAD_REQUEST,
-            "Metadata-Session-TTL must be 1 to 21600 seconds",
-        );
+        return refusal(StatusCode::BAD_REQUEST, "Metadata-Session-TTL must be 1 to 21600 seconds");
     };
     match random::hex() {
         Ok(token) => {
             shared.sources.ledger.note(SecretKind::Session, &token);
-            shared
-                .sessions
-                .open(token.clone(), peer, Duration::from_secs(ttl));
+            shared.sessions.open(token.clone(), peer, Duration::from_secs(ttl));
             ([(header::CONTENT_TYPE, "text/plain")], token).into_response()
         }
-        Err(error) => refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("failed to make a session: {error}"),
-        ),
+        Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, &format!("failed to make a session: {error}")),
     }
 }
 
@@ -241,9 +186,7 @@ async fn instance(
         Ok(documents) => documents,
         Err(response) => return *response,
     };
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|etag| etag.to_str().ok());
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|etag| etag.to_str().ok());
     let wait = Duration::from_secs(query.wait_s.unwrap_or(0)).min(MAX_WAIT);
     let changed = documents.wait_for(|document| Some(document.etag.as_str()) != known);
     // Both ways this can end without a change, time over and instance gone, are answered from what is known now.
@@ -285,11 +228,7 @@ async fn token(
     }
 }
 
-async fn report(
-    State(shared): State<Shared>,
-    Extension(Peer(peer)): Extension<Peer>,
-    body: Bytes,
-) -> Response {
+async fn report(State(shared): State<Shared>, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Response {
     let Some(documents) = shared.sources.instances.from_source(peer) else {
         return not_provisioned();
     };

@@ -53,13 +53,7 @@ impl HeadscaleMinter {
         let minted = watch::Sender::new(0);
         let settling = settle(api.clone(), database, Arc::clone(&book), minted.subscribe());
         let settling = tokio::spawn(settling).abort_handle();
-        Self {
-            api,
-            book,
-            minted,
-            prepared: Mutex::default(),
-            settling,
-        }
+        Self { api, book, minted, prepared: Mutex::default(), settling }
     }
 
     /// Returns every key minted so far, by id.
@@ -103,9 +97,7 @@ impl HeadscaleMinter {
     pub async fn nodes_of(&self, subject: &str) -> Result<Vec<Node>> {
         let ids = self.key_ids(subject);
         let nodes = self.api.nodes().await?.into_iter();
-        Ok(nodes
-            .filter(|node| node.key_id().is_some_and(|id| ids.contains(id)))
-            .collect())
+        Ok(nodes.filter(|node| node.key_id().is_some_and(|id| ids.contains(id))).collect())
     }
 
     async fn create(&self, request: KeyRequest) -> Result<MintedKey> {
@@ -117,19 +109,9 @@ impl HeadscaleMinter {
         };
         let (returning, key) = tokio::try_join!(self.lift_expiry(&request.subject), key)?;
         let until = Instant::now() + request.lifetime;
-        lock(&self.book).insert(
-            key.id.clone(),
-            Minted {
-                request,
-                until,
-                settled: !returning,
-            },
-        );
+        lock(&self.book).insert(key.id.clone(), Minted { request, until, settled: !returning });
         self.minted.send_modify(|count| *count += 1);
-        Ok(MintedKey {
-            id: key.id,
-            key: key.key,
-        })
+        Ok(MintedKey { id: key.id, key: key.key })
     }
 
     /// Tailscale takes an expired node back with a new key; Headscale only one whose expiry was lifted before.
@@ -139,12 +121,7 @@ impl HeadscaleMinter {
         if self.key_ids(subject).is_empty() {
             return Ok(false);
         }
-        for node in self
-            .nodes_of(subject)
-            .await?
-            .iter()
-            .filter(|node| node.expired())
-        {
+        for node in self.nodes_of(subject).await?.iter().filter(|node| node.expired()) {
             self.api.disable_expiry(&node.id).await?;
         }
         Ok(true)
@@ -152,18 +129,13 @@ impl HeadscaleMinter {
 
     fn key_ids(&self, subject: &str) -> HashSet<String> {
         let book = lock(&self.book);
-        let mine = book
-            .iter()
-            .filter(|(_, minted)| minted.request.subject == subject);
+        let mine = book.iter().filter(|(_, minted)| minted.request.subject == subject);
         mine.map(|(id, _)| id.clone()).collect()
     }
 }
 
 impl Mint for HeadscaleMinter {
-    fn mint(
-        &self,
-        request: KeyRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
+    fn mint(&self, request: KeyRequest) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
         Box::pin(self.create(request))
     }
 }
@@ -189,12 +161,7 @@ fn lock(book: &Book) -> MutexGuard<'_, BTreeMap<String, Minted>> {
 }
 
 /// Looks at the nodes whenever the database changes while a key is out, and sleeps until the next is minted.
-async fn settle(
-    api: HeadscaleApi,
-    database: Database,
-    book: Book,
-    mut minted: watch::Receiver<usize>,
-) {
+async fn settle(api: HeadscaleApi, database: Database, book: Book, mut minted: watch::Receiver<usize>) {
     while minted.changed().await.is_ok() {
         let mut last = None;
         while outstanding(&book) {
@@ -223,9 +190,7 @@ async fn settle_once(api: &HeadscaleApi, book: &Book) -> bool {
 
 fn outstanding(book: &Book) -> bool {
     let now = Instant::now();
-    lock(book)
-        .values()
-        .any(|minted| !minted.settled && now < minted.until)
+    lock(book).values().any(|minted| !minted.settled && now < minted.until)
 }
 
 async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
@@ -236,11 +201,7 @@ async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
             continue;
         };
         let wanted = &minted.request.tags;
-        let given = if same_tags(&node.tags, wanted) {
-            Ok(())
-        } else {
-            api.set_tags(&node.id, wanted).await
-        };
+        let given = if same_tags(&node.tags, wanted) { Ok(()) } else { api.set_tags(&node.id, wanted).await };
         match given {
             Ok(()) => mark_settled(book, id, &minted),
             Err(error) => {

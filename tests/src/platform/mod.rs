@@ -140,17 +140,12 @@ impl Platform {
     /// # Errors
     /// When an address cannot be bound or Headscale does not start.
     pub async fn start(config: PlatformConfig) -> Result<Self> {
-        std::fs::create_dir_all(&config.dir)
-            .with_context(|| format!("failed to create {}", config.dir.display()))?;
+        std::fs::create_dir_all(&config.dir).with_context(|| format!("failed to create {}", config.dir.display()))?;
         let (headscale, control_relay) = start_control(&config).await?;
         let ledger = Ledger::default();
-        let minter = Arc::new(HeadscaleMinter::start(
-            headscale.api.clone(),
-            headscale.database(),
-        ));
+        let minter = Arc::new(HeadscaleMinter::start(headscale.api.clone(), headscale.database()));
         let api = Facade::start(INSIDE, config.address, minter.clone(), ledger.clone()).await?;
-        std::fs::write(ca_file(&config.dir), api.ca_pem())
-            .context("failed to write the lab's CA")?;
+        std::fs::write(ca_file(&config.dir), api.ca_pem()).context("failed to write the lab's CA")?;
         let api_at = SocketAddr::new(config.address, config.api_port);
         let api_relay = Relay::start(api_at, api.server.address(), Some(api.server.peers.clone()))?;
 
@@ -230,9 +225,7 @@ impl Platform {
     /// # Errors
     /// When there is no such instance.
     pub fn bump_generation(&self, id: &str) -> Result<()> {
-        self.instances.change(id, |spec| {
-            spec.generation = Some(spec.generation.unwrap_or(0) + 1)
-        })
+        self.instances.change(id, |spec| spec.generation = Some(spec.generation.unwrap_or(0) + 1))
     }
 
     /// Lists the nodes that control knows.
@@ -249,14 +242,8 @@ impl Platform {
     /// When Headscale does not make one.
     pub async fn user_key(&self, user: &str) -> Result<String> {
         let user = Some(self.headscale.api.ensure_user(user).await?);
-        self.peer_key(NewKey {
-            user,
-            tags: Vec::new(),
-            reusable: false,
-            ephemeral: false,
-            lifetime: PEER_KEY_LIFETIME,
-        })
-        .await
+        self.peer_key(NewKey { user, tags: Vec::new(), reusable: false, ephemeral: false, lifetime: PEER_KEY_LIFETIME })
+            .await
     }
 
     /// Makes a key for a tagged node past the API, such as a private service or a peer of a measurement.
@@ -265,14 +252,7 @@ impl Platform {
     /// When Headscale does not make one.
     pub async fn tagged_key(&self, tags: &[&str], ephemeral: bool) -> Result<String> {
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-        self.peer_key(NewKey {
-            user: None,
-            tags,
-            reusable: false,
-            ephemeral,
-            lifetime: PEER_KEY_LIFETIME,
-        })
-        .await
+        self.peer_key(NewKey { user: None, tags, reusable: false, ephemeral, lifetime: PEER_KEY_LIFETIME }).await
     }
 
     async fn peer_key(&self, new: NewKey) -> Result<String> {
@@ -289,16 +269,8 @@ fn ca_file(dir: &Path) -> PathBuf {
 /// Starts Headscale behind a relay. The relay comes first: its address is part of Headscale's configuration.
 async fn start_control(config: &PlatformConfig) -> Result<(Headscale, Relay)> {
     let inside = free_tcp(INSIDE)?;
-    let relay = Relay::start(
-        SocketAddr::new(config.address, config.control_port),
-        inside,
-        None,
-    )?;
-    let stun_port = if config.stun_port == 0 {
-        free_udp_port()?
-    } else {
-        config.stun_port
-    };
+    let relay = Relay::start(SocketAddr::new(config.address, config.control_port), inside, None)?;
+    let stun_port = if config.stun_port == 0 { free_udp_port()? } else { config.stun_port };
     let headscale = Headscale::start(HeadscaleConfig {
         binary: config.headscale.clone(),
         dir: config.dir.join("headscale"),
@@ -313,15 +285,10 @@ async fn start_control(config: &PlatformConfig) -> Result<(Headscale, Relay)> {
 
 fn free_tcp(at: SocketAddr) -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(at).context("failed to find a free TCP port")?;
-    listener
-        .local_addr()
-        .context("failed to find a free TCP port")
+    listener.local_addr().context("failed to find a free TCP port")
 }
 
 fn free_udp_port() -> Result<u16> {
     let socket = UdpSocket::bind(INSIDE).context("failed to find a free UDP port")?;
-    Ok(socket
-        .local_addr()
-        .context("failed to find a free UDP port")?
-        .port())
+    Ok(socket.local_addr().context("failed to find a free UDP port")?.port())
 }

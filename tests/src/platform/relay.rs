@@ -78,8 +78,7 @@ impl Relay {
     /// # Errors
     /// When the address cannot be bound.
     pub fn start(at: SocketAddr, target: SocketAddr, peers: Option<Peers>) -> Result<Self> {
-        let listener =
-            StdListener::bind(at).with_context(|| format!("failed to bind a relay to {at}"))?;
+        let listener = StdListener::bind(at).with_context(|| format!("failed to bind a relay to {at}"))?;
         Self::on(listener, target, peers)
     }
 
@@ -88,26 +87,12 @@ impl Relay {
     /// # Errors
     /// When the listener cannot be used.
     pub fn on(listener: StdListener, target: SocketAddr, peers: Option<Peers>) -> Result<Self> {
-        listener
-            .set_nonblocking(true)
-            .context("failed to set up a relay's listener")?;
-        let listener =
-            TcpListener::from_std(listener).context("failed to use a relay's listener")?;
-        let address = listener
-            .local_addr()
-            .context("failed to read a relay's address")?;
-        let shared = Shared {
-            target,
-            peers,
-            delay_us: Arc::default(),
-            routes: Arc::default(),
-        };
+        listener.set_nonblocking(true).context("failed to set up a relay's listener")?;
+        let listener = TcpListener::from_std(listener).context("failed to use a relay's listener")?;
+        let address = listener.local_addr().context("failed to read a relay's address")?;
+        let shared = Shared { target, peers, delay_us: Arc::default(), routes: Arc::default() };
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
-        Ok(Self {
-            address,
-            shared,
-            accepting,
-        })
+        Ok(Self { address, shared, accepting })
     }
 
     /// Returns the address that clients use.
@@ -159,8 +144,7 @@ impl Relay {
             Scope::From(peer) => drop(routes.by_peer.insert(peer, flow)),
         }
         for open in routes.open.values().filter(|open| scope.covers(open.peer)) {
-            open.flow
-                .send_if_modified(|now| *now != Flow::Lost && std::mem::replace(now, flow) != flow);
+            open.flow.send_if_modified(|now| *now != Flow::Lost && std::mem::replace(now, flow) != flow);
         }
     }
 }
@@ -197,9 +181,7 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Shared) {
     loop {
         match listener.accept().await {
-            Ok((client, address)) => {
-                drop(tokio::spawn(serve(client, address.ip(), shared.clone())))
-            }
+            Ok((client, address)) => drop(tokio::spawn(serve(client, address.ip(), shared.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection to relay");
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -36,10 +36,7 @@ pub struct Report {
 impl Report {
     /// Returns the phase of the status document.
     pub fn phase(&self) -> &str {
-        self.status
-            .get("phase")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.status.get("phase").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Returns the code of the status document's reason, if it has one.
@@ -113,10 +110,7 @@ pub struct ReportSink {
 
 impl Default for ReportSink {
     fn default() -> Self {
-        Self {
-            state: Arc::default(),
-            arrived: watch::Sender::new(0),
-        }
+        Self { state: Arc::default(), arrived: watch::Sender::new(0) }
     }
 }
 
@@ -138,21 +132,12 @@ impl ReportSink {
     fn check_and_store(&self, instance: &str, body: &[u8]) -> Result<(), Violation> {
         let instance = instance.to_owned();
         if body.len() > MAX_BYTES {
-            return Err(Violation::TooLong {
-                instance,
-                bytes: body.len(),
-            });
+            return Err(Violation::TooLong { instance, bytes: body.len() });
         }
-        let schema = |problem| Violation::Schema {
-            instance: instance.clone(),
-            problem,
-        };
+        let schema = |problem| Violation::Schema { instance: instance.clone(), problem };
         let envelope = report_schema::parse(body).map_err(schema)?;
         if envelope.instance_id != instance {
-            return Err(Violation::Impostor {
-                instance,
-                claimed: envelope.instance_id,
-            });
+            return Err(Violation::Impostor { instance, claimed: envelope.instance_id });
         }
         let mut state = self.lock();
         let earlier = state.reports.entry(instance.clone()).or_default();
@@ -164,19 +149,12 @@ impl ReportSink {
 
     /// Returns every report of an instance, oldest first.
     pub fn all(&self, instance: &str) -> Vec<Report> {
-        self.lock()
-            .reports
-            .get(instance)
-            .cloned()
-            .unwrap_or_default()
+        self.lock().reports.get(instance).cloned().unwrap_or_default()
     }
 
     /// Returns an instance's last report.
     pub fn latest(&self, instance: &str) -> Option<Report> {
-        self.lock()
-            .reports
-            .get(instance)
-            .and_then(|reports| reports.last().cloned())
+        self.lock().reports.get(instance).and_then(|reports| reports.last().cloned())
     }
 
     /// Returns every way in which reports broke the protocol so far.
@@ -188,12 +166,7 @@ impl ReportSink {
     ///
     /// # Errors
     /// When `limit` is over first; says what the last report was.
-    pub async fn wait_for(
-        &self,
-        instance: &str,
-        limit: Duration,
-        wanted: impl Fn(&Report) -> bool,
-    ) -> Result<Report> {
+    pub async fn wait_for(&self, instance: &str, limit: Duration, wanted: impl Fn(&Report) -> bool) -> Result<Report> {
         let mut arrived = self.arrived.subscribe();
         let found = async {
             loop {
@@ -204,16 +177,12 @@ impl ReportSink {
                 arrived.changed().await?;
             }
         };
-        let report = tokio::time::timeout(limit, found)
-            .await
-            .with_context(|| self.unmet(instance, limit))??;
+        let report = tokio::time::timeout(limit, found).await.with_context(|| self.unmet(instance, limit))??;
         Ok(report)
     }
 
     fn unmet(&self, instance: &str, limit: Duration) -> String {
-        let last = self
-            .latest(instance)
-            .map_or_else(|| "there was none".to_owned(), |report| report.raw);
+        let last = self.latest(instance).map_or_else(|| "there was none".to_owned(), |report| report.raw);
         format!("failed to see the report of {instance} within {limit:?}; the last: {last}")
     }
 
@@ -241,19 +210,12 @@ fn check_order(earlier: &[Report], report: &Report) -> Result<(), String> {
     };
     if last.boot_id != report.boot_id {
         let came_back = earlier.iter().any(|old| old.boot_id == report.boot_id);
-        return if came_back {
-            Err(format!("boot {} was over already", report.boot_id))
-        } else {
-            Ok(())
-        };
+        return if came_back { Err(format!("boot {} was over already", report.boot_id)) } else { Ok(()) };
     }
     // A client that did not see the answer may send the same again.
     let repeated = last.boottime_ms == report.boottime_ms && last.raw == report.raw;
     if report.boottime_ms > last.boottime_ms || repeated {
         return Ok(());
     }
-    Err(format!(
-        "boottime_ms {} after {}",
-        report.boottime_ms, last.boottime_ms
-    ))
+    Err(format!("boottime_ms {} after {}", report.boottime_ms, last.boottime_ms))
 }

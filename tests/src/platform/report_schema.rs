@@ -20,9 +20,7 @@ const PHASES: &[&str] = &[
 ];
 
 /// Members that are objects, or null or absent while nothing is known.
-const SECTIONS: &[&str] = &[
-    "instance", "node", "daemon", "agent", "boot", "identity", "metadata",
-];
+const SECTIONS: &[&str] = &["instance", "node", "daemon", "agent", "boot", "identity", "metadata"];
 
 /// What surrounds the status document in a report; unknown members are later versions' additions.
 #[derive(Deserialize)]
@@ -55,18 +53,12 @@ fn check_status(status: &Value) -> Result<(), String> {
     if members.get("version").and_then(Value::as_u64) != Some(1) {
         return Err("status.version is not 1".to_owned());
     }
-    let phase = members
-        .get("phase")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let phase = members.get("phase").and_then(Value::as_str).unwrap_or_default();
     if !PHASES.contains(&phase) {
         return Err(format!("status.phase is {phase:?}, which is no phase"));
     }
-    let wrong = SECTIONS.iter().find(|name| {
-        members
-            .get(**name)
-            .is_some_and(|value| !value.is_object() && !value.is_null())
-    });
+    let wrong =
+        SECTIONS.iter().find(|name| members.get(**name).is_some_and(|value| !value.is_object() && !value.is_null()));
     match wrong {
         Some(name) => Err(format!("status.{name} is neither an object nor null")),
         None => Ok(()),

@@ -49,10 +49,7 @@ impl Seen {
 
     /// Returns the first value of a header; names are case-insensitive (RFC 9110 §5.1).
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -70,10 +67,7 @@ impl Seen {
 
     fn contains(&self, text: &str) -> bool {
         let in_headers = self.headers.iter().any(|(_, value)| value.contains(text));
-        in_headers
-            || self.route.contains(text)
-            || self.query.contains(text)
-            || self.body.contains(text)
+        in_headers || self.route.contains(text) || self.query.contains(text) || self.body.contains(text)
     }
 }
 
@@ -86,10 +80,7 @@ pub struct RequestLog {
 
 impl Default for RequestLog {
     fn default() -> Self {
-        Self {
-            seen: Arc::default(),
-            changed: watch::Sender::new(0),
-        }
+        Self { seen: Arc::default(), changed: watch::Sender::new(0) }
     }
 }
 
@@ -118,28 +109,17 @@ impl RequestLog {
 
     /// Returns the requests for a route such as `GET /devbox/v1/token`.
     pub fn of(&self, route: &str) -> Vec<Seen> {
-        self.lock()
-            .iter()
-            .filter(|seen| seen.route == route)
-            .cloned()
-            .collect()
+        self.lock().iter().filter(|seen| seen.route == route).cloned().collect()
     }
 
     /// Returns how often a route was asked for.
     pub fn count(&self, route: &str) -> usize {
-        self.lock()
-            .iter()
-            .filter(|seen| seen.route == route)
-            .count()
+        self.lock().iter().filter(|seen| seen.route == route).count()
     }
 
     /// Returns the requests that hold a text in their path, query, headers or body.
     pub fn containing(&self, text: &str) -> Vec<Seen> {
-        self.lock()
-            .iter()
-            .filter(|seen| seen.contains(text))
-            .cloned()
-            .collect()
+        self.lock().iter().filter(|seen| seen.contains(text)).cloned().collect()
     }
 
     /// Waits until a route was asked for at least `count` times, and returns the requests.
@@ -151,12 +131,7 @@ impl RequestLog {
         let enough = changed.wait_for(|_| self.count(route) >= count);
         tokio::time::timeout(limit, enough)
             .await
-            .with_context(|| {
-                format!(
-                    "failed to see {count} of {route}: only {} in {limit:?}",
-                    self.count(route)
-                )
-            })??;
+            .with_context(|| format!("failed to see {count} of {route}: only {} in {limit:?}", self.count(route)))??;
         Ok(self.of(route))
     }
 

@@ -46,10 +46,7 @@ impl Peers {
     }
 
     fn resolve(&self, address: SocketAddr) -> IpAddr {
-        self.lock()
-            .get(&address)
-            .copied()
-            .unwrap_or_else(|| address.ip())
+        self.lock().get(&address).copied().unwrap_or_else(|| address.ip())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, IpAddr>> {
@@ -83,11 +80,7 @@ impl Server {
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub fn plain(
-        listener: TcpListener,
-        router: Router,
-        headers: &[(HeaderName, HeaderValue)],
-    ) -> io::Result<Self> {
+    pub fn plain(listener: TcpListener, router: Router, headers: &[(HeaderName, HeaderValue)]) -> io::Result<Self> {
         Self::start(listener, router, headers, None)
     }
 
@@ -117,9 +110,7 @@ impl Server {
         };
         let app = router.layer(from_fn_with_state(guard.clone(), watch));
         let service = app.into_make_service_with_connect_info::<SocketAddr>();
-        let server = axum_server::from_tcp(listener)?
-            .handle(handle.clone())
-            .http1_only();
+        let server = axum_server::from_tcp(listener)?.handle(handle.clone()).http1_only();
         match tls {
             None => {
                 let acceptor = PumpAcceptor::new(DefaultAcceptor, connections);
@@ -130,13 +121,7 @@ impl Server {
                 tokio::spawn(server.acceptor(acceptor).serve(service));
             }
         }
-        Ok(Self {
-            address,
-            faults: guard.faults,
-            log: guard.log,
-            peers: guard.peers,
-            handle,
-        })
+        Ok(Self { address, faults: guard.faults, log: guard.log, peers: guard.peers, handle })
     }
 
     /// Returns where it listens; what clients use is the relay in front of it, if there is one.
@@ -167,9 +152,7 @@ async fn watch(
     };
     request.extensions_mut().insert(Peer(peer));
     let fault = guard.faults.take(&route);
-    let response = fault
-        .carry_out(&connection, &guard.headers, request, next)
-        .await;
+    let response = fault.carry_out(&connection, &guard.headers, request, next).await;
     guard.log.answered(index, response.status().as_u16());
     response
 }
@@ -187,16 +170,9 @@ impl Guard {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let mut seen = Seen::new(peer, route.to_owned(), query, connection.sent());
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        seen.headers = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), text(value)))
-            .collect();
+        seen.headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         let bytes = axum::body::to_bytes(body, BODY_LIMIT).await?;
         seen.body = String::from_utf8_lossy(&bytes).into_owned();
-        Ok((
-            self.log.add(seen),
-            Request::from_parts(parts, Body::from(bytes)),
-        ))
+        Ok((self.log.add(seen), Request::from_parts(parts, Body::from(bytes))))
     }
 }

@@ -41,8 +41,7 @@ impl Sessions {
     pub(super) fn admits(&self, peer: IpAddr, token: Option<&str>) -> bool {
         let state = self.lock();
         let owner = token.and_then(|token| state.open.get(token));
-        !state.required
-            || owner.is_some_and(|(owner, until)| *owner == peer && Instant::now() < *until)
+        !state.required || owner.is_some_and(|(owner, until)| *owner == peer && Instant::now() < *until)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

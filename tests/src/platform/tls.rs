@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
 /// What kind of certificate the server shows.
@@ -43,12 +42,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "devbox lab CA");
+        params.distinguished_name.push(DnType::CommonName, "devbox lab CA");
         let key = KeyPair::generate().context("failed to generate the key of the lab's CA")?;
-        let issuer =
-            CertifiedIssuer::self_signed(params, key).context("failed to sign the lab's CA")?;
+        let issuer = CertifiedIssuer::self_signed(params, key).context("failed to sign the lab's CA")?;
         Ok(Self { issuer })
     }
 
@@ -67,11 +63,8 @@ impl Authority {
             Certificate::WrongHost => vec!["elsewhere.invalid".to_owned()],
             _ => vec![address.to_string(), "localhost".to_owned()],
         };
-        let mut params =
-            CertificateParams::new(names).context("failed to name a server's certificate")?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "devbox lab API");
+        let mut params = CertificateParams::new(names).context("failed to name a server's certificate")?;
+        params.distinguished_name.push(DnType::CommonName, "devbox lab API");
         if kind == Certificate::Expired {
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(2001, 1, 1);
@@ -81,9 +74,6 @@ impl Authority {
             _ => params.signed_by(&key, &self.issuer),
         };
         let certificate = signed.context("failed to sign a server's certificate")?;
-        Ok(Identity {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }

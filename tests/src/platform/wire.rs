@@ -13,9 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
-use tokio::io::{
-    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split};
 use tokio::net::TcpStream;
 
 /// How much the server may write ahead of the pump.
@@ -87,9 +85,7 @@ impl Connection {
 
     async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
         to.write_all(bytes).await?;
-        self.sent
-            .bytes
-            .fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        self.sent.bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         to.flush().await
     }
 }
@@ -207,18 +203,12 @@ async fn downstream(
             }
             Some(Wire::Truncate(keep)) => return truncate(keep, bytes, from, to, connection).await,
             Some(Wire::EndlessChunks) => {
-                let head = replace_length(
-                    &read_head(bytes, from).await?.0,
-                    "transfer-encoding: chunked",
-                );
+                let head = replace_length(&read_head(bytes, from).await?.0, "transfer-encoding: chunked");
                 connection.write(to, &head).await?;
                 return endless_chunks(to, connection).await;
             }
             Some(Wire::Announce(length)) => {
-                let head = replace_length(
-                    &read_head(bytes, from).await?.0,
-                    &format!("content-length: {length}"),
-                );
+                let head = replace_length(&read_head(bytes, from).await?.0, &format!("content-length: {length}"));
                 connection.write(to, &head).await?;
                 return blanks(length, to, connection).await;
             }
@@ -227,10 +217,7 @@ async fn downstream(
 }
 
 /// Reads on until the head is complete; returns it with its blank line, and what followed it.
-async fn read_head(
-    first: &[u8],
-    from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<(Vec<u8>, Vec<u8>)> {
+async fn read_head(first: &[u8], from: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     const END: &[u8] = b"\r\n\r\n";
     let mut bytes = first.to_vec();
     loop {
@@ -258,12 +245,7 @@ async fn truncate(
     connection.write(to, &body).await
 }
 
-async fn drip(
-    rate: u32,
-    bytes: &[u8],
-    to: &mut (impl AsyncWrite + Unpin),
-    connection: &Connection,
-) -> io::Result<()> {
+async fn drip(rate: u32, bytes: &[u8], to: &mut (impl AsyncWrite + Unpin), connection: &Connection) -> io::Result<()> {
     // Fifty pieces a second at most: finer pauses would mostly measure the timer.
     let piece = (rate / 50).max(1);
     let pause = Duration::from_secs(1) * piece / rate.max(1);
@@ -279,18 +261,13 @@ fn replace_length(head: &[u8], line: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(head);
     let framing = |line: &&str| {
         let line = line.to_ascii_lowercase();
-        !line.is_empty()
-            && !line.starts_with("content-length:")
-            && !line.starts_with("transfer-encoding:")
+        !line.is_empty() && !line.starts_with("content-length:") && !line.starts_with("transfer-encoding:")
     };
     let kept: Vec<&str> = text.split("\r\n").filter(framing).collect();
     format!("{}\r\n{line}\r\n\r\n", kept.join("\r\n")).into_bytes()
 }
 
-async fn endless_chunks(
-    to: &mut (impl AsyncWrite + Unpin),
-    connection: &Connection,
-) -> io::Result<()> {
+async fn endless_chunks(to: &mut (impl AsyncWrite + Unpin), connection: &Connection) -> io::Result<()> {
     let chunk = format!("{ENDLESS_PIECE:x}\r\n{}\r\n", " ".repeat(ENDLESS_PIECE));
     loop {
         connection.write(to, chunk.as_bytes()).await?;
@@ -298,18 +275,12 @@ async fn endless_chunks(
     }
 }
 
-async fn blanks(
-    length: u64,
-    to: &mut (impl AsyncWrite + Unpin),
-    connection: &Connection,
-) -> io::Result<()> {
+async fn blanks(length: u64, to: &mut (impl AsyncWrite + Unpin), connection: &Connection) -> io::Result<()> {
     let piece = " ".repeat(ENDLESS_PIECE);
     let mut left = length;
     while left > 0 {
         let now = left.min(ENDLESS_PIECE as u64);
-        connection
-            .write(to, &piece.as_bytes()[..now as usize])
-            .await?;
+        connection.write(to, &piece.as_bytes()[..now as usize]).await?;
         left -= now;
         tokio::time::sleep(ENDLESS_PAUSE).await;
     }

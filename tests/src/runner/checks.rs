@@ -9,11 +9,10 @@ struct Check {
     arguments: &'static [&'static str],
 }
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 3] = [
     Check { name: "formatting", arguments: &["fmt", "--all", "--check"] },
     Check { name: "clippy", arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"] },
-    Check { name: "agent", arguments: &["test", "--package", "devbox-agent", "--no-fail-fast"] },
-    Check { name: "lab", arguments: &["test", "--package", "devbox-lab", "--lib", "--no-fail-fast"] },
+    Check { name: "unit", arguments: &["test", "--workspace", "--lib", "--no-fail-fast"] },
 ];
 
 /// Runs all checks, printing the output of those that fail, and counts their results.

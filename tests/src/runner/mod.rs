@@ -56,6 +56,7 @@ impl Options {
 
 /// Runs the tests and prints the results; the last line is `N passed, N failed`.
 pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
+    options.as_user.map_or(Ok(()), staged::check_may_become)?;
     let (workspace, progress) = (Workspace::find(), Progress::new());
     let mut tally = Tally::default();
     // The Go programs take minutes the first time, so cargo works beside them.

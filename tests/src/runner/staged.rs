@@ -25,9 +25,14 @@ pub const BECOME: &str = "as-user";
 /// The hidden verb that runs a plan.
 pub const RUN_PLAN: &str = "run-plan";
 
+/// An error when this process could not become another user; before anything is built for one.
+pub fn check_may_become(uid: u32) -> anyhow::Result<()> {
+    ensure!(geteuid().is_root(), "failed to become user {uid}: `--as-user` needs root");
+    Ok(())
+}
+
 /// Copies what the plan names and carries it out as `uid`. The folder is kept when something failed, for its logs.
 pub fn run_as(plan: &Plan, uid: u32) -> anyhow::Result<ExitCode> {
-    ensure!(geteuid().is_root(), "failed to become user {uid}: `--as-user` needs root");
     let folder =
         tempfile::Builder::new().prefix("devbox-lab-").tempdir().context("failed to create a folder for the copies")?;
     let copy = stage(plan, folder.path(), uid)

@@ -89,7 +89,8 @@ impl<'a> Cargo<'a> {
     /// Builds the agent and returns its file.
     pub fn agent(&self, profile: Profile) -> Result<PathBuf, CargoError> {
         let arguments: &[&str] = match profile {
-            Profile::Dev => &["build", "--package", "devbox-agent", "--bin", "devbox-agent"],
+            // With both packages selected, the dependencies have the features that this program was built with: once is enough.
+            Profile::Dev => &["build", "--workspace", "--bin", "devbox-agent"],
             Profile::Release => &["build", "--release", "--package", "devbox-agent", "--bin", "devbox-agent"],
         };
         let built = self.build("building the agent", arguments, "bin")?;
@@ -98,7 +99,7 @@ impl<'a> Cargo<'a> {
 
     /// Builds the suites and returns their binaries.
     pub fn suites(&self) -> Result<Vec<Artifact>, CargoError> {
-        self.build("building the suites", &["test", "--no-run", "--package", "devbox-lab", "--test", "*"], "test")
+        self.build("building the suites", &["test", "--no-run", "--workspace", "--test", "*"], "test")
     }
 
     /// Runs cargo, showing what it is at, and returns what it said.

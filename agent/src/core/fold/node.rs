@@ -53,6 +53,10 @@ impl World {
     }
 
     pub(super) fn heard(&mut self, notify: Notify, now: Now, draw: Draw<'_>) {
+        if notify == Notify::default() {
+            // Engine counters arrive unasked, a dozen to a login, and mean nothing here.
+            return;
+        }
         self.node.wanted_round += 1;
         if let Some(prefs) = notify.prefs {
             if prefs.want_running {

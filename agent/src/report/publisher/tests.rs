@@ -12,7 +12,7 @@ use crate::report::testing::{document, fault, in_phase};
 /// Draws the shortest waits that are allowed, which is when a sink is asked most often.
 struct Eager;
 
-impl Waits for Eager {
+impl Pace for Eager {
     fn retry(&self, _: u32) -> Duration {
         Duration::ZERO
     }
@@ -68,7 +68,7 @@ fn stage(answer: impl Fn() -> Option<Result<(), Fault>> + Send + Sync + 'static)
     let publisher = Publisher::start(PublisherSettings {
         sink: fake.clone(),
         clock: Arc::new(Still),
-        waits: Arc::new(Eager),
+        pace: Arc::new(Eager),
         boot_id: "b0".into(),
         documents: document_rx,
         interval: interval_rx,
@@ -244,15 +244,6 @@ async fn stopping_interrupts_a_report_and_takes_a_second_at_most() {
     assert_eq!(before.elapsed(), LAST);
     let reports = fake.reports.lock().unwrap();
     assert_eq!((reports.len(), reports[1].1["status"]["phase"].as_str()), (2, Some("left")));
-}
-
-#[test]
-fn random_waits_stay_within_what_was_promised() {
-    for failures in 1..100 {
-        assert!(RandomWaits.retry(failures) <= Duration::from_secs(60));
-        let beat = RandomWaits.spread(Duration::from_secs(60)).as_secs_f64();
-        assert!((54.0..=66.0).contains(&beat), "{beat}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

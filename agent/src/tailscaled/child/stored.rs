@@ -51,7 +51,7 @@ fn judge(content: &[u8]) -> Result<bool, String> {
     if content.is_empty() {
         return Ok(false);
     }
-    let state: HashMap<String, Value> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let state: HashMap<String, Value> = serde_json::from_slice(content).map_err(|error| place(&error))?;
     if ["key", "nonce", "data"].iter().all(|member| state.contains_key(*member)) {
         return Ok(true);
     }
@@ -64,6 +64,10 @@ fn judge(content: &[u8]) -> Result<bool, String> {
 }
 
 /// The texts of the decoders may quote what they read, which holds private keys: only where it is wrong is told.
+fn place(error: &serde_json::Error) -> String {
+    format!("not a JSON object at line {} column {}", error.line(), error.column())
+}
+
 fn has_key(value: &Value) -> Result<bool, &'static str> {
     let Some(text) = value.as_str() else { return if value.is_null() { Ok(false) } else { Err("not a text") } };
     let bytes = zeroize::Zeroizing::new(STANDARD.decode(text).map_err(|_| "not base64")?);
@@ -114,7 +118,12 @@ mod tests {
     fn a_state_that_is_none_is_a_fault_that_quotes_nothing() {
         let directory = tempfile::tempdir().expect("a directory");
         assert!(!node(directory.path()).expect("no file, no node"));
-        for content in [b"bad json".to_vec(), br#"{"profile-1":"privkey!"}"#.to_vec(), state(json!("privkey:12"))] {
+        for content in [
+            b"bad json".to_vec(),
+            b"\"privkey:12\"".to_vec(),
+            br#"{"profile-1":"privkey!"}"#.to_vec(),
+            state(json!("privkey:12")),
+        ] {
             std::fs::write(directory.path().join(FILE), content).expect("written");
             let error = node(directory.path()).expect_err("not a state");
             assert_eq!(error.code(), Code::TailscaledState);

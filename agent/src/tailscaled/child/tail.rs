@@ -51,7 +51,8 @@ impl Tail {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.partial);
-        let line = printable(&redact(String::from_utf8_lossy(&line).trim_end()), LINE_MAX);
+        let line = String::from_utf8_lossy(&line);
+        let line = printable(&redact(without_time(line.trim_end())), LINE_MAX);
         if line.is_empty() {
             return;
         }
@@ -71,6 +72,14 @@ impl Tail {
         let lost = self.panic.filter(|panic| !self.lines.contains(panic));
         lost.into_iter().chain(self.lines).collect()
     }
+}
+
+/// The line without the time that Go's log package puts before it (`2006/01/02 15:04:05 `): whoever tells the line tells the time too.
+fn without_time(line: &str) -> &str {
+    const SHAPE: &[u8] = b"0000/00/00 00:00:00 ";
+    let fits = |(byte, shape): (u8, &u8)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == *shape };
+    let timed = line.len() >= SHAPE.len() && line.bytes().zip(SHAPE).all(fits);
+    if timed { &line[SHAPE.len()..] } else { line }
 }
 
 /// The lines as part of a sentence: the first of a panic, else as many of the last as there is room for.
@@ -119,6 +128,13 @@ mod tests {
     async fn control_characters_and_secrets_do_not_come_through() {
         let lines = tail(b"\x1b[31mkey tskey-auth-k1-abc\x07\r\n\n").await;
         assert_eq!(lines, ["\\u{1b}[31mkey tskey-[redacted]\\u{7}"]);
+    }
+
+    #[tokio::test]
+    async fn the_time_before_a_line_is_left_out() {
+        let lines =
+            tail("2026/01/02 03:04:05 wgengine: up\n2026/01/02 is a date\n2026/01/02 03:04:05 ü\n".as_bytes()).await;
+        assert_eq!(lines, ["wgengine: up", "2026/01/02 is a date", "ü"]);
     }
 
     #[tokio::test]

@@ -94,10 +94,7 @@ impl Node {
 
     /// Returns whether its key has expired; a logout expires it too.
     pub fn expired(&self) -> bool {
-        let expiry = self
-            .expiry
-            .as_deref()
-            .and_then(|text| humantime::parse_rfc3339(text).ok());
+        let expiry = self.expiry.as_deref().and_then(|text| humantime::parse_rfc3339(text).ok());
         expiry.is_some_and(|expiry| expiry <= SystemTime::now())
     }
 }
@@ -107,10 +104,7 @@ impl Node {
 /// # Errors
 /// When the TLS library does not start.
 pub(in crate::platform) fn plain_client() -> Result<Client> {
-    let builder = Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .timeout(CALL_LIMIT);
+    let builder = Client::builder().no_proxy().tls_certs_only([]).timeout(CALL_LIMIT);
     builder.build().context("failed to make an HTTP client")
 }
 
@@ -135,11 +129,7 @@ impl HeadscaleApi {
     /// When no HTTP client can be made.
     pub fn new(at: SocketAddr, key: String) -> Result<Self> {
         let client = plain_client()?;
-        Ok(Self {
-            base: format!("http://{at}/api/v1"),
-            key,
-            client,
-        })
+        Ok(Self { base: format!("http://{at}/api/v1"), key, client })
     }
 
     /// Returns the id of the user of that name, who is made if need be.
@@ -159,9 +149,7 @@ impl HeadscaleApi {
         if let Some(user) = all.users.into_iter().find(|user| user.name == name) {
             return Ok(user.id);
         }
-        let created: Created = self
-            .call(Method::POST, "user", Some(json!({ "name": name })))
-            .await?;
+        let created: Created = self.call(Method::POST, "user", Some(json!({ "name": name }))).await?;
         Ok(created.user.id)
     }
 
@@ -176,8 +164,7 @@ impl HeadscaleApi {
             pre_auth_key: PreAuthKey,
         }
         // Left out, the expiration is the year 1 and the key dead at once.
-        let expiration =
-            humantime::format_rfc3339_millis(SystemTime::now() + new.lifetime).to_string();
+        let expiration = humantime::format_rfc3339_millis(SystemTime::now() + new.lifetime).to_string();
         let mut body = json!({
             "reusable": new.reusable,
             "ephemeral": new.ephemeral,
@@ -201,10 +188,7 @@ impl HeadscaleApi {
         struct Keys {
             pre_auth_keys: Vec<PreAuthKey>,
         }
-        Ok(self
-            .call::<Keys>(Method::GET, "preauthkey", None)
-            .await?
-            .pre_auth_keys)
+        Ok(self.call::<Keys>(Method::GET, "preauthkey", None).await?.pre_auth_keys)
     }
 
     /// Ends a key before its time.
@@ -212,9 +196,7 @@ impl HeadscaleApi {
     /// # Errors
     /// When there is no such key or Headscale does not answer.
     pub async fn expire_key(&self, id: &str) -> Result<()> {
-        self.call::<Value>(Method::POST, "preauthkey/expire", Some(json!({ "id": id })))
-            .await
-            .map(drop)
+        self.call::<Value>(Method::POST, "preauthkey/expire", Some(json!({ "id": id }))).await.map(drop)
     }
 
     /// Lists all nodes.
@@ -234,9 +216,7 @@ impl HeadscaleApi {
     /// # Errors
     /// When there is no such node or Headscale does not answer.
     pub async fn delete_node(&self, id: &str) -> Result<()> {
-        self.call::<Value>(Method::DELETE, &format!("node/{id}"), None)
-            .await
-            .map(drop)
+        self.call::<Value>(Method::DELETE, &format!("node/{id}"), None).await.map(drop)
     }
 
     /// Expires a node's key now.
@@ -244,9 +224,7 @@ impl HeadscaleApi {
     /// # Errors
     /// When there is no such node or Headscale does not answer.
     pub async fn expire_node(&self, id: &str) -> Result<()> {
-        self.call::<Value>(Method::POST, &format!("node/{id}/expire"), None)
-            .await
-            .map(drop)
+        self.call::<Value>(Method::POST, &format!("node/{id}/expire"), None).await.map(drop)
     }
 
     /// Makes a node's key one that never expires, which also lifts an expiry that is over.
@@ -255,9 +233,7 @@ impl HeadscaleApi {
     /// When there is no such node or Headscale does not answer.
     pub async fn disable_expiry(&self, id: &str) -> Result<()> {
         let path = format!("node/{id}/expire?disableExpiry=true");
-        self.call::<Value>(Method::POST, &path, None)
-            .await
-            .map(drop)
+        self.call::<Value>(Method::POST, &path, None).await.map(drop)
     }
 
     /// Replaces a node's tags.
@@ -266,9 +242,7 @@ impl HeadscaleApi {
     /// When there is no such node, a tag has no owner, or Headscale does not answer.
     pub async fn set_tags(&self, id: &str, tags: &[String]) -> Result<()> {
         let body = json!({ "tags": tags });
-        self.call::<Value>(Method::POST, &format!("node/{id}/tags"), Some(body))
-            .await
-            .map(drop)
+        self.call::<Value>(Method::POST, &format!("node/{id}/tags"), Some(body)).await.map(drop)
     }
 
     /// Renames a node as an admin does; the name then stays whatever the node reports.
@@ -276,39 +250,22 @@ impl HeadscaleApi {
     /// # Errors
     /// When there is no such node, the name is taken, or Headscale does not answer.
     pub async fn rename_node(&self, id: &str, name: &str) -> Result<()> {
-        self.call::<Value>(Method::POST, &format!("node/{id}/rename/{name}"), None)
-            .await
-            .map(drop)
+        self.call::<Value>(Method::POST, &format!("node/{id}/rename/{name}"), None).await.map(drop)
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<T> {
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T> {
         let what = format!("{method} {path}");
-        let request = self
-            .client
-            .request(method, format!("{}/{path}", self.base))
-            .bearer_auth(&self.key);
+        let request = self.client.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.key);
         let request: RequestBuilder = match body {
             Some(body) => request.json(&body),
             None => request,
         };
-        let answer = request
-            .send()
-            .await
-            .with_context(|| format!("failed to call headscale: {what}"))?;
+        let answer = request.send().await.with_context(|| format!("failed to call headscale: {what}"))?;
         let status = answer.status();
-        let text = answer
-            .text()
-            .await
-            .with_context(|| format!("failed to read headscale's answer to {what}"))?;
+        let text = answer.text().await.with_context(|| format!("failed to read headscale's answer to {what}"))?;
         if !status.is_success() {
             bail!("failed to call headscale: {what}: {status}: {text}");
         }
-        serde_json::from_str(&text)
-            .with_context(|| format!("failed to understand headscale's answer to {what}"))
+        serde_json::from_str(&text).with_context(|| format!("failed to understand headscale's answer to {what}"))
     }
 }

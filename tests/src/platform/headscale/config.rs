@@ -16,8 +16,7 @@ pub(super) fn write(config: &HeadscaleConfig) -> Result<()> {
 }
 
 fn save(path: &std::path::Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .context("failed to encode headscale's configuration")?;
+    let text = serde_json::to_string_pretty(value).context("failed to encode headscale's configuration")?;
     std::fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }
 
@@ -68,10 +67,8 @@ fn derp(config: &HeadscaleConfig) -> Value {
 
 /// Everybody may reach everybody; every tag has an owner, because a node only gets tags that have one.
 fn access_policy(tags: &[String]) -> Value {
-    let owners: BTreeMap<&str, [String; 1]> = tags
-        .iter()
-        .map(|tag| (tag.as_str(), [format!("{TAG_OWNER}@")]))
-        .collect();
+    let owners: BTreeMap<&str, [String; 1]> =
+        tags.iter().map(|tag| (tag.as_str(), [format!("{TAG_OWNER}@")])).collect();
     json!({
         "tagOwners": owners,
         "acls": [{ "action": "accept", "src": ["*"], "dst": ["*:*"] }],

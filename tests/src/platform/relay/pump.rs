@@ -31,10 +31,7 @@ pub(super) async fn may_pass(flow: &mut watch::Receiver<Flow>) -> bool {
 }
 
 /// Ends a connection that may not go on: reset, or held without a word for as long as the client keeps it.
-pub(super) async fn abandon(
-    mut client: TcpStream,
-    flow: &mut watch::Receiver<Flow>,
-) -> io::Result<()> {
+pub(super) async fn abandon(mut client: TcpStream, flow: &mut watch::Receiver<Flow>) -> io::Result<()> {
     if *flow.borrow() == Flow::Lost {
         let mut sink = tokio::io::sink();
         tokio::select! {
@@ -66,10 +63,7 @@ pub(super) async fn run(
         let (from_server, to_server) = server.split();
         let (up, down) = (flow.clone(), flow.clone());
         let both = async {
-            tokio::try_join!(
-                one_way(from_client, to_server, up, delay),
-                one_way(from_server, to_client, down, delay)
-            )
+            tokio::try_join!(one_way(from_client, to_server, up, delay), one_way(from_server, to_client, down, delay))
         };
         tokio::select! {
             ended = both => Some(ended),
@@ -121,12 +115,7 @@ async fn collect(
             Err(_) => Parcel::Reset,
         };
         let last = !matches!(parcel, Parcel::Bytes(_));
-        if queue
-            .send((Instant::now() + delay(), parcel))
-            .await
-            .is_err()
-            || last
-        {
+        if queue.send((Instant::now() + delay(), parcel)).await.is_err() || last {
             return;
         }
     }

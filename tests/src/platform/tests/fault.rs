@@ -10,13 +10,7 @@ const PATH: &str = "/devbox/v1/instance";
 const ROUTE: &str = "GET /devbox/v1/instance";
 
 async fn status(front: &Front) -> u16 {
-    front
-        .get(machine(2), PATH)
-        .send()
-        .await
-        .expect("an answer")
-        .status()
-        .as_u16()
+    front.get(machine(2), PATH).send().await.expect("an answer").status().as_u16()
 }
 
 #[tokio::test]
@@ -36,14 +30,7 @@ async fn queued_faults_come_first_and_standing_ones_stay() {
     assert_eq!(status(&front).await, 418);
     faults.clear_all();
     assert_eq!(status(&front).await, 200);
-    let logged: Vec<_> = front
-        .metadata
-        .server
-        .log
-        .of(ROUTE)
-        .iter()
-        .map(|seen| seen.status)
-        .collect();
+    let logged: Vec<_> = front.metadata.server.log.of(ROUTE).iter().map(|seen| seen.status).collect();
     assert_eq!(logged, [503, 200, 429, 429, 418, 200].map(Some));
 }
 
@@ -51,17 +38,10 @@ async fn queued_faults_come_first_and_standing_ones_stay() {
 async fn headers_and_body_are_replaced_or_missing() {
     let front = Front::start();
     let faults = &front.metadata.server.faults;
-    faults.next(
-        ROUTE,
-        Fault::status(429).retry_after("30").body("slow down"),
-    );
+    faults.next(ROUTE, Fault::status(429).retry_after("30").body("slow down"));
     let response = front.get(machine(2), PATH).send().await.expect("an answer");
     assert_eq!(response.headers()["retry-after"], "30");
-    assert_eq!(
-        response.headers()["metadata-flavor"],
-        "Devbox",
-        "a scripted answer still comes from this server"
-    );
+    assert_eq!(response.headers()["metadata-flavor"], "Devbox", "a scripted answer still comes from this server");
     assert_eq!(response.text().await.expect("text"), "slow down");
 
     faults.next(ROUTE, Fault::none().without_header("metadata-flavor"));
@@ -85,15 +65,7 @@ async fn a_dropped_connection_has_no_answer_and_a_truncated_one_half_of_it() {
     faults.next(ROUTE, Fault::wire(Wire::Truncate(10)));
     let mut response = front.get(machine(2), PATH).send().await.expect("a head");
     assert_eq!(response.status(), 200);
-    assert_eq!(
-        response
-            .chunk()
-            .await
-            .expect("a part")
-            .expect("bytes")
-            .len(),
-        10
-    );
+    assert_eq!(response.chunk().await.expect("a part").expect("bytes").len(), 10);
     assert!(response.chunk().await.is_err());
 }
 
@@ -102,26 +74,13 @@ async fn a_drip_takes_as_long_as_its_rate_says() {
     let front = Front::start();
     let faults = &front.metadata.server.faults;
     let started = Instant::now();
-    faults.next(
-        ROUTE,
-        Fault::none()
-            .body("x".repeat(100))
-            .on_wire(Wire::DripBody(500)),
-    );
+    faults.next(ROUTE, Fault::none().body("x".repeat(100)).on_wire(Wire::DripBody(500)));
     let response = front.get(machine(2), PATH).send().await.expect("a head");
     assert_eq!(response.text().await.expect("a body").len(), 100);
-    assert!(
-        started.elapsed() >= Duration::from_millis(180),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(180), "{:?}", started.elapsed());
 
     faults.next(ROUTE, Fault::wire(Wire::Drip(1)));
-    let head = tokio::time::timeout(
-        Duration::from_millis(200),
-        front.get(machine(2), PATH).send(),
-    )
-    .await;
+    let head = tokio::time::timeout(Duration::from_millis(200), front.get(machine(2), PATH).send()).await;
     assert!(head.is_err(), "the head comes a byte a second");
 }
 
@@ -138,26 +97,14 @@ async fn an_endless_answer_goes_on_until_the_client_cuts_it() {
             read += response.chunk().await.expect("a part").expect("more").len();
         }
         drop(response);
-        let seen = front
-            .metadata
-            .server
-            .log
-            .of(ROUTE)
-            .pop()
-            .expect("the request");
+        let seen = front.metadata.server.log.of(ROUTE).pop().expect("the request");
         let cut = async {
             while !seen.connection_closed() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(LIMIT, cut)
-            .await
-            .expect("the server notices");
-        assert!(
-            (100_000..1 << 20).contains(&seen.bytes_sent()),
-            "{wire:?}: {}",
-            seen.bytes_sent()
-        );
+        tokio::time::timeout(LIMIT, cut).await.expect("the server notices");
+        assert!((100_000..1 << 20).contains(&seen.bytes_sent()), "{wire:?}: {}", seen.bytes_sent());
     }
 }
 
@@ -165,25 +112,13 @@ async fn an_endless_answer_goes_on_until_the_client_cuts_it() {
 async fn a_held_request_waits_for_its_release_even_after_the_server_has_acted() {
     let front = Front::start();
     let (fault, hold) = Fault::hold();
-    front
-        .metadata
-        .server
-        .faults
-        .next("PUT /devbox/v1/report", fault.late());
+    front.metadata.server.faults.next("PUT /devbox/v1/report", fault.late());
     let body = super::report::report("i-1", "a", 1);
     let held = tokio::spawn(front.put(machine(2), "/devbox/v1/report").body(body).send());
-    front
-        .reports
-        .wait_for("i-1", LIMIT, |_| true)
-        .await
-        .expect("the report is stored");
+    front.reports.wait_for("i-1", LIMIT, |_| true).await.expect("the report is stored");
     assert!(!held.is_finished());
     hold.release();
-    let response = tokio::time::timeout(LIMIT, held)
-        .await
-        .expect("in time")
-        .expect("no panic")
-        .expect("an answer");
+    let response = tokio::time::timeout(LIMIT, held).await.expect("in time").expect("no panic").expect("an answer");
     assert_eq!(response.status(), 204);
 }
 
@@ -192,12 +127,7 @@ async fn everything_seen_can_be_searched() {
     let front = Front::start();
     let log = &front.metadata.server.log;
     let request = front.put(machine(2), "/devbox/v1/report?where=canary-query");
-    let sent = request
-        .header("x-note", "canary-header")
-        .body("canary-body")
-        .send()
-        .await
-        .expect("an answer");
+    let sent = request.header("x-note", "canary-header").body("canary-body").send().await.expect("an answer");
     assert_eq!(sent.status(), 400);
     for canary in ["canary-query", "canary-header", "canary-body"] {
         assert_eq!(log.containing(canary).len(), 1, "{canary}");

@@ -37,14 +37,8 @@ fn machine(n: u8) -> IpAddr {
 
 /// A client that follows no redirects; without certificates to load it is made in no time.
 fn client(from: IpAddr) -> Client {
-    let builder = Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .local_address(from);
-    builder
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("a client")
+    let builder = Client::builder().no_proxy().tls_certs_only([]).local_address(from);
+    builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 
 /// A platform without Headscale: metadata behind its relay, issuer and sink.
@@ -65,21 +59,10 @@ impl Front {
         let tailnet = Tailnet::new("kC", &["tag:devbox"]);
         instances.add(InstanceSpec::new("i-1", "devbox", "acme", machine(2)).joining(tailnet));
         let reports = ReportSink::default();
-        let sources = Sources {
-            instances: instances.clone(),
-            issuer: issuer.clone(),
-            reports: reports.clone(),
-            ledger,
-        };
-        let (metadata, relay) =
-            start_behind_relay(FREE_PORT, sources).expect("a metadata endpoint");
-        Self {
-            issuer,
-            instances,
-            reports,
-            metadata,
-            relay,
-        }
+        let sources =
+            Sources { instances: instances.clone(), issuer: issuer.clone(), reports: reports.clone(), ledger };
+        let (metadata, relay) = start_behind_relay(FREE_PORT, sources).expect("a metadata endpoint");
+        Self { issuer, instances, reports, metadata, relay }
     }
 
     fn url(&self, path: &str) -> String {
@@ -88,16 +71,12 @@ impl Front {
 
     /// A well-formed GET from a machine.
     fn get(&self, from: IpAddr, path: &str) -> RequestBuilder {
-        client(from)
-            .get(self.url(path))
-            .header("metadata-flavor", "Devbox")
+        client(from).get(self.url(path)).header("metadata-flavor", "Devbox")
     }
 
     /// A well-formed PUT from a machine.
     fn put(&self, from: IpAddr, path: &str) -> RequestBuilder {
-        client(from)
-            .put(self.url(path))
-            .header("metadata-flavor", "Devbox")
+        client(from).put(self.url(path)).header("metadata-flavor", "Devbox")
     }
 }
 
@@ -112,10 +91,7 @@ impl Scribe {
 }
 
 impl Mint for Scribe {
-    fn mint(
-        &self,
-        request: KeyRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
+    fn mint(&self, request: KeyRequest) -> Pin<Box<dyn Future<Output = Result<MintedKey>> + Send + '_>> {
         let mut requests = self.0.lock().expect("no panic while locked");
         requests.push(request);
         let id = requests.len().to_string();
@@ -137,9 +113,7 @@ impl Office {
         let ledger = Ledger::default();
         let issuer = Issuer::start(FREE_PORT, ledger.clone()).expect("an issuer");
         let scribe = Arc::new(Scribe::default());
-        let api = Facade::start(FREE_PORT, FREE_PORT.ip(), scribe.clone(), ledger)
-            .await
-            .expect("an API");
+        let api = Facade::start(FREE_PORT, FREE_PORT.ip(), scribe.clone(), ledger).await.expect("an API");
         api.add_credential(Credential {
             client_id: "kC".to_owned(),
             issuer: issuer.url(),
@@ -147,12 +121,7 @@ impl Office {
             tags: vec!["tag:devbox".to_owned(), "tag:web".to_owned()],
         });
         let http = trusting(&api.ca_pem());
-        Self {
-            issuer,
-            api,
-            scribe,
-            http,
-        }
+        Self { issuer, api, scribe, http }
     }
 
     fn url(&self, path: &str) -> String {
@@ -161,52 +130,30 @@ impl Office {
 
     async fn exchange(&self, jwt: &str) -> (u16, serde_json::Value) {
         let form = [("client_id", "kC"), ("jwt", jwt)];
-        answer(
-            self.http
-                .post(self.url("/api/v2/oauth/token-exchange"))
-                .form(&form),
-        )
-        .await
+        answer(self.http.post(self.url("/api/v2/oauth/token-exchange")).form(&form)).await
     }
 
     async fn create_key(&self, token: &str, tags: &[&str]) -> (u16, serde_json::Value) {
         let create = serde_json::json!({ "reusable": false, "ephemeral": true, "preauthorized": true, "tags": tags });
         let body = serde_json::json!({ "capabilities": { "devices": { "create": create } }, "expirySeconds": 300 });
-        let request = self
-            .http
-            .post(self.url("/api/v2/tailnet/-/keys"))
-            .basic_auth(token, Some(""));
+        let request = self.http.post(self.url("/api/v2/tailnet/-/keys")).basic_auth(token, Some(""));
         answer(request.json(&body)).await
     }
 
     async fn access_token(&self) -> String {
-        let jwt = self
-            .issuer
-            .issue("acme/i-1", "api.tailscale.com/kC")
-            .expect("a token")
-            .jwt;
+        let jwt = self.issuer.issue("acme/i-1", "api.tailscale.com/kC").expect("a token").jwt;
         let (status, body) = self.exchange(&jwt).await;
         assert_eq!(status, 200, "{body}");
-        body["access_token"]
-            .as_str()
-            .expect("an access token")
-            .to_owned()
+        body["access_token"].as_str().expect("an access token").to_owned()
     }
 }
 
 fn trusting(ca: &str) -> Client {
     let ca = reqwest::Certificate::from_pem(ca.as_bytes()).expect("a certificate");
-    Client::builder()
-        .no_proxy()
-        .tls_certs_only([ca])
-        .build()
-        .expect("a client")
+    Client::builder().no_proxy().tls_certs_only([ca]).build().expect("a client")
 }
 
 async fn answer(request: RequestBuilder) -> (u16, serde_json::Value) {
     let response = request.send().await.expect("an answer");
-    (
-        response.status().as_u16(),
-        response.json().await.expect("JSON"),
-    )
+    (response.status().as_u16(), response.json().await.expect("JSON"))
 }

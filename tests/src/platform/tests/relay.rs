@@ -65,17 +65,10 @@ async fn a_delay_does_not_limit_throughput() {
     let size: usize = 16 << 20;
     let sending = tokio::spawn(async move { to.write_all(&vec![7; size]).await });
     let mut back = vec![0; size];
-    timeout(LIMIT, from.read_exact(&mut back))
-        .await
-        .expect("in time")
-        .expect("all bytes");
+    timeout(LIMIT, from.read_exact(&mut back)).await.expect("in time").expect("all bytes");
     sending.await.expect("no panic").expect("all sent");
     // One chunk of 64 KiB at a time would take 256 delays, 12.8 s.
-    assert!(
-        started.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     assert!(back.iter().all(|byte| *byte == 7));
 }
 
@@ -101,18 +94,10 @@ async fn dropped_connections_are_reset() {
     let mut old = connect(machine(2), &relay).await;
     assert!(echoes(&mut old, LIMIT).await);
     relay.drop_connections(Scope::All);
-    let ended = timeout(LIMIT, old.read_u8())
-        .await
-        .expect("in time")
-        .expect_err("no more bytes");
+    let ended = timeout(LIMIT, old.read_u8()).await.expect("in time").expect_err("no more bytes");
     assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
     let mut new = connect(machine(2), &relay).await;
-    assert!(
-        timeout(LIMIT, new.read_u8())
-            .await
-            .expect("in time")
-            .is_err()
-    );
+    assert!(timeout(LIMIT, new.read_u8()).await.expect("in time").is_err());
     relay.restore(Scope::All);
     assert!(echoes(&mut connect(machine(2), &relay).await, LIMIT).await);
 }
@@ -126,10 +111,7 @@ async fn a_lost_connection_is_silent_for_ever_and_new_ones_work() {
     assert!(!echoes(&mut lost, SILENCE).await);
     assert!(echoes(&mut connect(machine(2), &relay).await, LIMIT).await);
     relay.restore(Scope::All);
-    assert!(
-        !comes_back(&mut lost, SILENCE).await,
-        "the client was never told"
-    );
+    assert!(!comes_back(&mut lost, SILENCE).await, "the client was never told");
 }
 
 #[tokio::test]
@@ -140,9 +122,6 @@ async fn an_end_is_passed_on_after_the_last_byte() {
     stream.write_all(b"last words").await.expect("sent");
     stream.shutdown().await.expect("half closed");
     let mut back = String::new();
-    timeout(LIMIT, stream.read_to_string(&mut back))
-        .await
-        .expect("in time")
-        .expect("an end");
+    timeout(LIMIT, stream.read_to_string(&mut back)).await.expect("in time").expect("an end");
     assert_eq!(back, "last words");
 }

@@ -1,0 +1,141 @@
+//! What the command line says, and who carries it out.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::exit::ExitCode;
+use super::output::{Output, colour};
+use super::{config, run, status, token, verb, wait_online};
+use crate::clock::SystemClock;
+use crate::config::{Settings, Sources};
+use crate::socket::Verb;
+use crate::tailscaled::{LocalApi, LocalApiClient};
+
+/// Puts this machine on its owner's tailnet and keeps it there
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// Read drop-ins (*.toml) from DIR instead of /usr/lib, /run and /etc/devbox-agent/config.d; may be repeated, later ones win
+    #[arg(long = "config-dir", value_name = "DIR", global = true)]
+    config_dirs: Vec<PathBuf>,
+    /// Override a key of the configuration, such as --set log.level=debug
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
+    overrides: Vec<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent; systemd or a container's init starts it
+    Run,
+    Status(status::Args),
+    WaitOnline(wait_online::Args),
+    /// Read configuration and metadata now, and try again at once what waits for its next try
+    Refresh,
+    /// Be on the tailnet: join, or authenticate again; also ends `down` and `leave`
+    Rejoin,
+    /// Leave the tailnet and stay away until `rejoin`
+    Leave,
+    /// Fetch a workload token and print its claims; the token itself is never printed
+    Token,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the effective value of every key and where it came from
+    Show,
+    /// Exit 78 and say everything that is wrong, if anything is
+    Check,
+}
+
+impl Cli {
+    fn sources(&self) -> Sources {
+        let mut sources = Sources::installed(self.overrides.clone(), nix::unistd::Uid::effective().as_raw());
+        if !self.config_dirs.is_empty() {
+            sources.dirs.clone_from(&self.config_dirs);
+        }
+        sources
+    }
+}
+
+/// Carries the command out, and says how it ended.
+pub fn dispatch(cli: &Cli) -> ExitCode {
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let terminal = out.is_terminal();
+    let colour = colour(terminal, std::env::var_os("NO_COLOR").as_deref());
+    let mut output = Output { out: &mut out, err: &mut err, terminal, colour };
+    let sources = cli.sources();
+    if let Command::Config(command) = &cli.command {
+        return configuration(command, &sources, &mut output);
+    }
+    match crate::config::load(&sources) {
+        Ok(loaded) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
+        Err(errors) => {
+            let result =
+                output.talk(format_args!("the configuration is wrong\n{errors}")).map(|()| ExitCode::Configuration);
+            output.ended(result)
+        }
+    }
+}
+
+fn configuration(command: &ConfigCommand, sources: &Sources, output: &mut Output<'_>) -> ExitCode {
+    let result = match command {
+        ConfigCommand::Show => config::show(sources, &mut output.out),
+        ConfigCommand::Check => config::check(sources),
+    };
+    let said = match result {
+        Ok(()) => Ok(ExitCode::Fine),
+        Err(config::Error::Output(error)) => Err(error),
+        Err(config::Error::Invalid(errors)) => writeln!(output.err, "{errors}").map(|()| ExitCode::Configuration),
+    };
+    output.ended(said)
+}
+
+fn block_on<F: Future<Output = ExitCode>>(future: F) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => {
+            eprintln!("devbox-agent: failed to start the event loop: {error}");
+            ExitCode::No
+        }
+    }
+}
+
+async fn carry_out(command: &Command, settings: Settings, sources: Sources, output: &mut Output<'_>) -> ExitCode {
+    let runtime = settings.paths.runtime.clone();
+    match command {
+        Command::Run => return agent(settings, sources, output).await,
+        Command::Status(args) => {
+            let daemon = async || Some(LocalApiClient::new(&settings.daemon.socket, LOOK).ok()?.status().await);
+            status::run(args, &runtime, &SystemClock, daemon, output).await
+        }
+        Command::WaitOnline(args) => wait_online::run(args, &runtime, output).await,
+        Command::Refresh => verb::run(Verb::Refresh, &runtime, output).await,
+        Command::Rejoin => verb::run(Verb::Rejoin, &runtime, output).await,
+        Command::Leave => verb::run(Verb::Leave, &runtime, output).await,
+        Command::Token => token::run(&settings, output).await,
+        Command::Config(_) => ExitCode::Usage,
+    }
+}
+
+/// A client that only looks never logs out, so this bounds nothing.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
+
+async fn agent(settings: Settings, sources: Sources, output: &mut Output<'_>) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    if let Err(error) = crate::sys::dumpable::forbid() {
+        tracing::warn!(%error, "core dumps are not forbidden");
+    }
+    let result = match run::run(settings, sources).await {
+        Ok(()) => Ok(ExitCode::Fine),
+        Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),
+    };
+    output.ended(result)
+}

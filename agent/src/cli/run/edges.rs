@@ -1,0 +1,109 @@
+//! The real edges, made from settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::service::SdNotify;
+use crate::clock::Clock;
+use crate::config::settings::{Endpoint, ProviderSettings, SupervisorKind};
+use crate::config::{Settings, Sources};
+use crate::core::edges::Edges;
+use crate::federation::Federation;
+use crate::federation::api::{Api, ApiSettings, DEADLINE};
+use crate::identity::store::FileStore;
+use crate::metadata::devbox::{Channel, Deadlines, Devbox};
+use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::{Metadata, Rules};
+use crate::report::{HttpSink, Sink};
+use crate::tailscaled::child::ChildSupervisor;
+use crate::tailscaled::{LocalApiClient, Supervisor};
+
+/// How long control may take to confirm a logout; tailscaled stops asking when the request ends.
+const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Everything outside, and where reports go.
+#[derive(Clone)]
+pub(super) struct Outside {
+    pub edges: Edges,
+    pub reports: Option<Arc<dyn Sink>>,
+}
+
+/// Makes every edge; nothing is sent or started yet.
+pub(super) fn outside(settings: &Settings, sources: &Sources, clock: &Arc<dyn Clock>) -> anyhow::Result<Outside> {
+    let (metadata, reports) = metadata(settings, clock)?;
+    let edges = Edges {
+        metadata,
+        federation: federation(settings, clock),
+        tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
+        supervisor: supervisor(settings),
+        store: Arc::new(FileStore::new(&settings.paths.state, sources.uid)),
+        clock: clock.clone(),
+        service: Arc::new(SdNotify),
+    };
+    Ok(Outside { edges, reports })
+}
+
+/// Makes the edges that configuration decides anew; tailscaled, the record and the clock stay what they are.
+pub(super) fn reconfigured(settings: &Settings, edges: &Edges) -> anyhow::Result<Edges> {
+    let (metadata, _) = metadata(settings, &edges.clock)?;
+    Ok(Edges { metadata, federation: federation(settings, &edges.clock), ..edges.clone() })
+}
+
+/// The metadata provider alone, for verbs that look without running anything.
+pub(in crate::cli) fn provider(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Metadata>> {
+    metadata(settings, clock).map(|(provider, _)| provider)
+}
+
+fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation> {
+    Arc::new(Api::new(ApiSettings {
+        url: settings.tailnet.api_url.clone(),
+        proxy: settings.tailnet.proxy.clone(),
+        deadline: DEADLINE,
+        clock: clock.clone(),
+    }))
+}
+
+fn supervisor(settings: &Settings) -> Arc<dyn Supervisor> {
+    match settings.daemon.supervisor {
+        SupervisorKind::Child => Arc::new(ChildSupervisor::new(
+            settings.daemon.clone(),
+            settings.paths.runtime.clone(),
+            std::env::vars_os().collect(),
+        )),
+    }
+}
+
+type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
+
+/// The provider, and the sink: the one that configuration names, else the devbox provider's own.
+fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provider> {
+    let rules = Rules::from(settings);
+    let named = settings.report.endpoint.as_ref().map(|endpoint| channel(endpoint, clock)).transpose()?;
+    let (provider, own): (Arc<dyn Metadata>, _) = match &settings.metadata.provider {
+        ProviderSettings::Devbox { endpoint } => {
+            let channel = channel(endpoint, clock)?;
+            (Arc::new(Devbox::new(channel.clone(), rules)), Some(channel))
+        }
+        ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
+    };
+    let sink = named.or(own).map(|channel| Arc::new(HttpSink::new(channel)) as Arc<dyn Sink>);
+    Ok((provider, sink))
+}
+
+fn channel(endpoint: &Endpoint, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Channel>> {
+    let channel = Channel::new(endpoint, Deadlines::default(), clock.clone());
+    channel.map(Arc::new).context("failed to prepare the metadata client")
+}
+
+fn file(token: &crate::config::settings::TokenSource, instance: &Option<String>, rules: Rules) -> FileSettings {
+    FileSettings {
+        token: token.clone(),
+        instance: instance.clone(),
+        machine_id: "/etc/machine-id".into(),
+        rules,
+        environment: Arc::new(|name| std::env::var_os(name)),
+        deadline: COMMAND_DEADLINE,
+    }
+}
