@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use self::error::{Failure, HttpError};
-pub use self::retry_after::{RETRY_AFTER_MAX, retry_after};
+pub use self::retry_after::retry_after;
 pub use self::words::Redactor;
 
 /// The largest answer read from the metadata endpoint or the API, in bytes: both protocols stay far below it.

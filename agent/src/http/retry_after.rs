@@ -2,8 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The longest that a server can keep the agent away: a wrong value must not take a machine off its tailnet for days.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+use crate::retry::RETRY_AFTER_MAX;
 
 /// Reads a `Retry-After`, seconds or an HTTP-date compared with `now`; never more than [`RETRY_AFTER_MAX`].
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::task::AbortHandle;
 
 /// A request as it stood on the wire.
@@ -130,10 +130,22 @@ impl Drop for Server {
     }
 }
 
-/// A URL at which nobody listens.
-pub(crate) async fn nobody() -> Url {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-    format!("http://{}", listener.local_addr().expect("a bound listener has an address")).parse().expect("a URL")
+/// An address that nobody listens at, kept so that no other test gets it.
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    /// Reserves an address.
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("the kernel speaks IPv4");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
+        Self(socket)
+    }
+
+    /// Where nobody listens.
+    pub fn url(&self) -> Url {
+        let address = self.0.local_addr().expect("a bound socket has an address");
+        format!("http://{address}").parse().expect("an address makes a URL")
+    }
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: Script, seen: Arc<Mutex<Seen>>) {

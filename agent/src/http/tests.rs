@@ -1,4 +1,4 @@
-use super::testing::{Server, Step, nobody, reply};
+use super::testing::{Nobody, Server, Step, reply};
 use super::*;
 
 fn transport() -> Transport {
@@ -42,8 +42,9 @@ async fn an_answer_is_read_whole_and_the_agent_names_itself() {
 
 #[tokio::test]
 async fn nobody_listening_is_unreachable_but_was_sent() {
+    let nobody = Nobody::new();
     assert_eq!(
-        failure(nobody().await, limits(PATIENT, PATIENT)).await,
+        failure(nobody.url(), limits(PATIENT, PATIENT)).await,
         Failure::Unreachable { unsent: false },
         "a refusal is an answer to a packet"
     );

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 use crate::core::reason::printable;
 use crate::secret::Secret;
@@ -31,7 +32,7 @@ impl Redactor {
 
     /// Takes out `user` as well as the form that it has in a Basic `Authorization` header without a password (RFC 7617).
     pub fn basic(user: &Secret<String>) -> Self {
-        let header = Secret::new(STANDARD.encode(format!("{}:", user.expose())));
+        let header = Secret::new(STANDARD.encode(Zeroizing::new(format!("{}:", user.expose())).as_bytes()));
         Self::new([user, &header])
     }
 

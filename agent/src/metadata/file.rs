@@ -56,11 +56,14 @@ impl File {
         Self { settings }
     }
 
-    async fn spec(&self) -> Result<Spec, Fault> {
-        let id = match &self.settings.instance {
-            Some(id) => id.clone(),
-            None => machine_id(&self.settings.machine_id).await.map_err(|e| Fault::from(&e))?,
-        };
+    async fn id(&self) -> Result<String, FileError> {
+        match &self.settings.instance {
+            Some(id) => Ok(id.clone()),
+            None => machine_id(&self.settings.machine_id).await,
+        }
+    }
+
+    fn spec(&self, id: String) -> Result<Spec, Fault> {
         let instance = Instance { id, kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
         let tailnet = Section::Node(Node::default());
         let document = Document { instance, tailnet, report_interval: REPORT_INTERVAL };
@@ -98,14 +101,17 @@ impl Metadata for File {
     }
 
     async fn read(&self, etag: Option<&str>, wait: Duration) -> Result<Read, Fault> {
-        let spec = self.spec().await?;
+        let spec = self.spec(self.id().await.map_err(|e| Fault::from(&e))?);
         let tag = tag(&spec);
         if etag == Some(tag.as_str()) {
             // Only new configuration can change this spec, and that comes with a new provider.
             tokio::time::sleep(wait).await;
             return Ok(Read::Unchanged);
         }
-        Ok(Read::Document { spec: Box::new(spec), etag: Some(tag) })
+        Ok(match spec {
+            Ok(spec) => Read::Document { spec: Box::new(spec), etag: Some(tag) },
+            Err(fault) => Read::Refused { fault, etag: Some(tag) },
+        })
     }
 
     async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
@@ -114,7 +120,7 @@ impl Metadata for File {
 }
 
 /// A tag that changes with the spec, so that one kept from before a change of configuration does not match.
-fn tag(spec: &Spec) -> String {
+fn tag(spec: &Result<Spec, Fault>) -> String {
     let mut hasher = DefaultHasher::new();
     format!("{spec:?}").hash(&mut hasher);
     format!("{:016x}", hasher.finish())

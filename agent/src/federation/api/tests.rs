@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Now;
 use crate::core::reason::Code;
 use crate::federation::testing::{NOON, jwt};
-use crate::http::testing::{Server, Step as Play, nobody, reply};
+use crate::http::testing::{Nobody, Server, Step as Play, reply};
 use crate::metadata::spec::Lifecycle;
 
 /// A clock that stands at [`NOON`].
@@ -278,7 +278,8 @@ async fn nobody_there_silence_and_a_broken_answer_are_unreachable() {
     let silent = Server::start(|_, _| vec![Play::Hang]).await;
     let half = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"access_tok".to_vec();
     let broken = Server::start(move |_, _| vec![Play::Send(half.clone()), Play::Close]).await;
-    for url in [nobody().await, silent.url(), broken.url()] {
+    let nobody = Nobody::new();
+    for url in [nobody.url(), silent.url(), broken.url()] {
         let api = at(url, short);
         let (exchange, mint) = (exchange_fault(&api).await, mint_fault(&api).await);
         assert_eq!((exchange.code, exchange.unsent), (Code::ExchangeUnreachable, false), "{}", exchange.detail);
@@ -304,6 +305,31 @@ async fn a_huge_answer_is_cut_off() {
     })
     .await;
     assert_eq!(exchange_fault(&api(&server)).await.code, Code::ExchangeInvalid);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_not_trusted() {
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.map(drop)
+    });
+    let fault = exchange_fault(&at(url, DEADLINE)).await;
+    assert_eq!(fault.code, Code::TlsUntrusted);
+    assert!(fault.detail.contains("UnknownIssuer"), "{}", fault.detail);
+    assert!(server.await.unwrap().is_err(), "the handshake is not completed, so no request follows it");
 }
 
 #[tokio::test]

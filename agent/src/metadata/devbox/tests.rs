@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::config::settings::Endpoint;
 use crate::core::reason::Code;
-use crate::http::testing::{Request, Server, Step, nobody, reply};
+use crate::http::testing::{Nobody, Request, Server, Step, reply};
 use crate::metadata::testing::rules;
 
 const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Devbox");
@@ -88,7 +88,8 @@ async fn a_unix_socket_serves_as_well() {
 
 #[tokio::test]
 async fn a_refused_connection_is_unreachable() {
-    let devbox = at(Endpoint::Url(nobody().await), Deadlines::default());
+    let nobody = Nobody::new();
+    let devbox = at(Endpoint::Url(nobody.url()), Deadlines::default());
     let fault = read(&devbox).await.unwrap_err();
     assert_eq!((fault.code, fault.unsent), (Code::MetadataUnreachable, false));
 }
@@ -130,6 +131,21 @@ async fn garbage_is_invalid_and_a_compressed_body_is_garbage() {
             code(&serving(200, &[FLAVOR, ("Content-Encoding", "gzip")], body).await).await,
             Code::MetadataInvalid
         );
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_used_keeps_its_tag_to_wait_for_a_better_one() {
+    for (body, code) in [
+        (r#"{"version":2}"#, Code::MetadataVersion),
+        (r#"{"version":1,"instance":{"id":"../x"}}"#, Code::MetadataValue),
+        (r#"{"version":1,"instance":{"id":"i-1"},"tailnet":{"client_id":"k1"}}"#, Code::MetadataValue),
+    ] {
+        let server = serving(200, &[FLAVOR, ("ETag", "\"v2\"")], body).await;
+        let Read::Refused { fault, etag } = read(&devbox(&server)).await.unwrap() else {
+            panic!("{body} is of no use")
+        };
+        assert_eq!((fault.code, etag.as_deref()), (code, Some("\"v2\"")), "{}", fault.detail);
     }
 }
 

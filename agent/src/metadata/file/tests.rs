@@ -83,7 +83,7 @@ async fn the_machine_id_names_the_instance_when_configuration_does_not() {
 async fn a_spec_without_tags_says_where_they_belong() {
     let mut provider = provider(TokenSource::Environment("JWT".into()));
     provider.settings.rules.tailnet.tags = None;
-    let fault = provider.read(None, Duration::ZERO).await.unwrap_err();
+    let Read::Refused { fault, .. } = provider.read(None, Duration::ZERO).await.unwrap() else { panic!("no tags") };
     assert_eq!(fault.code, Code::MetadataValue);
     assert!(fault.detail.contains("[tailnet] tags"), "{}", fault.detail);
 }

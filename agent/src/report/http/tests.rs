@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::SystemClock;
 use crate::config::settings::Endpoint;
-use crate::http::testing::{Server, Step, nobody, reply};
+use crate::http::testing::{Nobody, Server, Step, reply};
 use crate::metadata::devbox::Deadlines;
 
 const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Devbox");
@@ -78,6 +78,7 @@ async fn a_sink_that_is_absent_or_hostile_is_unreachable() {
         assert_eq!(put(&server).await.unwrap_err().code, Code::ReportUnreachable);
         assert!(server.sent() < 16 << 20);
     }
-    let nobody = sink(Endpoint::Url(nobody().await)).put(Vec::new()).await;
+    let nobody = Nobody::new();
+    let nobody = sink(Endpoint::Url(nobody.url())).put(Vec::new()).await;
     assert_eq!(nobody.unwrap_err().code, Code::ReportUnreachable);
 }
