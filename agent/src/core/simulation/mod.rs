@@ -113,7 +113,9 @@ impl Simulation {
 
     /// Lets everything that follows happen until `until`.
     pub fn run_until(&mut self, until_ms: u64) {
+        let mut steps_at_once = 0;
         while self.now_ms < until_ms {
+            let before = self.now_ms;
             let decision = self.settle();
             let wake = decision.wake_at.map_or(u64::MAX, |at| at.0.max(self.now_ms + 1));
             let ends = self.in_flight.values().map(|(_, at)| *at).min().unwrap_or(u64::MAX);
@@ -123,6 +125,8 @@ impl Simulation {
             for notify in self.outside.say() {
                 self.fold(Event::Bus(Box::new(notify)));
             }
+            steps_at_once = if self.now_ms == before { steps_at_once + 1 } else { 0 };
+            assert!(steps_at_once < 1_000, "a busy loop: {decision:?}");
         }
     }
 
