@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::socket::document::{Document, NodeStatus};
 
 use super::LIMIT;
 use crate::machine::{Machine, Process};
 use crate::platform::headscale::api::Node;
+use crate::platform::report::Report;
 use crate::scene::Scene;
 use crate::web::Site;
 
@@ -88,10 +89,25 @@ pub(super) async fn online(
     let is_wanted = |document: &Document| {
         document.agent.pid == pid && document.phase == Phase::Online && document.reason.is_none() && wanted(document)
     };
-    let parse = |status: &serde_json::Value| serde_json::from_value::<Document>(status.clone());
     let reports = &scene.platform.reports;
-    let report = reports.wait_for(instance, LIMIT, |report| parse(&report.status).is_ok_and(|it| is_wanted(&it)));
-    parse(&report.await?.status).context("failed to parse a status document")
+    match reports.wait_for(instance, LIMIT, |report| parse(report).is_ok_and(|it| is_wanted(&it))).await {
+        Ok(report) => parse(&report),
+        Err(_) => Err(anyhow!("saw {}", last_words(reports.latest(instance)))),
+    }
+}
+
+fn parse(report: &Report) -> Result<Document> {
+    serde_json::from_value(report.status.clone()).context("failed to parse a status document")
+}
+
+/// What an instance said last, in the words of a person's status.
+fn last_words(report: Option<Report>) -> String {
+    let Some(report) = report else { return "no report at all".to_owned() };
+    let Ok(document) = parse(&report) else { return report.raw };
+    let reasons = document.reason.iter().chain(&document.notices);
+    let reasons: Vec<String> = reasons.map(|it| format!("{} ({})", it.sentence, it.detail)).collect();
+    let node = document.node.as_ref().map_or_else(|| "no node".to_owned(), describe);
+    format!("{}: {node}; {}", document.phase, reasons.join("; "))
 }
 
 /// The node of a document that has one.
