@@ -6,5 +6,6 @@ pub mod machine;
 pub mod platform;
 pub mod runner;
 pub mod scene;
+pub mod staging;
 pub mod tools;
 pub mod web;

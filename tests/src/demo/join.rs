@@ -20,7 +20,7 @@ pub(super) async fn play(teller: &Teller, lab: Lab) -> Result<Cast> {
     let start = Instant::now();
     let scene = Scene::start(lab).await?;
     scene.platform.add_credential(CREDENTIAL, WORKSPACE, &["tag:devbox", "tag:web"]);
-    teller.took("the platform is up: metadata, OIDC issuer, Tailscale API, Headscale", start.elapsed());
+    teller.took("the platform is up: metadata, OIDC, Tailscale API, Headscale", start.elapsed());
 
     let start = Instant::now();
     let (laptop, service) = (scene.machine("laptop")?, scene.machine("packages")?);

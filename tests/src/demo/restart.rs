@@ -14,7 +14,7 @@ pub(super) async fn play(teller: &Teller, cast: &mut Cast) -> Result<()> {
     cast.devbox.kill_all()?;
     cast.agent.wait().await?;
     ensure!(get(&cast.laptop, &url).await.is_err(), "expected no answer from a dead devbox, saw one");
-    teller.seen("killed (SIGKILL); the laptop gets no answer");
+    teller.seen("agent and tailscaled killed (SIGKILL); the laptop gets no answer");
 
     let start = Instant::now();
     cast.agent = cast.scene.start_agent(&cast.devbox)?;
