@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod demo;
 mod hidden;
 mod running;
 mod sh;
@@ -21,6 +22,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
     Test(test::Test),
     Up(up::Up),
     Sh(sh::Sh),
@@ -32,6 +34,7 @@ enum Verb {
 /// Runs the verb on the command line.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
+        Verb::Demo(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),
