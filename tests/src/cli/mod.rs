@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod bench;
 mod hidden;
 mod running;
 mod sh;
@@ -22,6 +23,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Test(test::Test),
+    Bench(bench::Bench),
     Up(up::Up),
     Sh(sh::Sh),
     Tools(tools::Tools),
@@ -33,6 +35,7 @@ enum Verb {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Test(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),
         Verb::Tools(verb) => verb.run(),
