@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use self::outside::Outside;
-use super::decide::{Decision, decide};
+use super::decide::{Decision, Plan, decide};
 use super::effect::{Effect, Kind, Outcome};
 use super::fold::Event;
 use super::phase::Phase;
 use super::reason::Fault;
 use super::rules::RULES;
+use super::view::View;
 use super::world::World;
 use crate::clock::{BootTime, Now};
 use crate::config::Settings;
@@ -204,10 +205,7 @@ impl Simulation {
         kinds.sort();
         kinds.dedup();
         assert_eq!(kinds.len(), decision.effects.len(), "one effect a kind: {:?}", decision.effects);
-        for kind in &kinds {
-            assert!(RULES.iter().any(|rule| rule.wants.contains(kind)), "{kind:?} is in no rule");
-        }
-        assert!(RULES.iter().any(|rule| rule.phases.contains(&decision.phase)), "{:?} is in no rule", decision.phase);
+        self.check_rules();
         let running = self.world.daemon.up_since.is_some();
         let writes = [Kind::Login, Kind::Apply, Kind::Up, Kind::Prove, Kind::Withdraw, Kind::Logout];
         assert!(running || !kinds.iter().any(|kind| writes.contains(kind)), "a write without tailscaled: {kinds:?}");
@@ -215,6 +213,19 @@ impl Simulation {
             let record = serde_json::to_string(&self.world.record).expect("a record is JSON");
             assert!(!format!("{decision:?}{record}").contains("CANARY"), "a secret was emitted");
             self.last = Some(decision.clone());
+        }
+    }
+
+    /// Each rule claims and wants only what its row of the table, and so the documentation, says.
+    fn check_rules(&self) {
+        let view = View { world: &self.world, settings: &self.settings, now: self.now() };
+        for rule in RULES {
+            let mut plan = Plan::at(view.now.boot);
+            (rule.apply)(view, &mut plan);
+            let claimed = plan.claim.map(|(phase, _)| phase);
+            assert!(claimed.is_none_or(|phase| rule.phases.contains(&phase)), "{} claims {claimed:?}", rule.name);
+            let wanted = plan.effects.iter().find(|effect| !rule.wants.contains(&effect.kind()));
+            assert!(wanted.is_none(), "{} wants {wanted:?}", rule.name);
         }
     }
 

@@ -187,3 +187,17 @@ fn an_agent_asked_to_stop_ends_tailscaled_and_is_done() {
     assert_eq!(simulation.count(Kind::Logout, 0), 0, "a devbox keeps its node");
     assert!(simulation.decide().done);
 }
+
+#[test]
+fn a_control_server_that_is_silent_for_an_hour_is_joined_when_it_answers() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Control, true);
+    simulation.run_until(simulation.now_ms + 3_600_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Joining, Code::JoinPending));
+    let mints = simulation.count(Kind::Mint, 0);
+    assert!((10..=14).contains(&mints), "a key for each five minutes: {mints}");
+    assert_eq!(simulation.count(Kind::StartDaemon, 0), 1, "tailscaled is not restarted");
+    simulation.outside.heal();
+    simulation.run_until_online().expect("joins");
+}
