@@ -1,5 +1,6 @@
 //! A platform in a box: everything devbox-agent talks to, made of real parts, and machines to run it on.
 
+pub mod bench;
 pub mod canary;
 pub mod demo;
 pub mod machine;

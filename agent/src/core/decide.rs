@@ -50,8 +50,8 @@ impl Finding {
 }
 
 /// The decision while the rules add to it. The first rule that claims the phase has it; effects add up.
-#[derive(Default)]
 pub struct Plan {
+    now: BootTime,
     pub(super) claim: Option<(Phase, Option<Finding>)>,
     pub(super) notices: Vec<Finding>,
     pub(super) effects: Vec<Effect>,
@@ -61,6 +61,10 @@ pub struct Plan {
 }
 
 impl Plan {
+    pub(super) fn at(now: BootTime) -> Self {
+        Self { now, claim: None, notices: Vec::new(), effects: Vec::new(), wake_at: None, done: false, closed: false }
+    }
+
     /// Says where the agent is, unless an earlier rule has.
     pub fn claim(&mut self, phase: Phase, finding: Option<Finding>) {
         self.claim.get_or_insert((phase, finding));
@@ -97,8 +101,9 @@ impl Plan {
         }
     }
 
-    /// Asks to be decided again at `at`.
+    /// Asks to be decided again at `at`. A time that has come asks for nothing: what it was waited for shows in this decision.
     pub fn wake(&mut self, at: Option<BootTime>) {
+        let at = at.filter(|at| *at > self.now);
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
     }
 }
@@ -106,7 +111,7 @@ impl Plan {
 /// Says where the agent is, what is wrong, and what is to be done.
 pub fn decide(world: &World, settings: &Settings, now: Now) -> Decision {
     let view = View { world, settings, now };
-    let mut plan = Plan::default();
+    let mut plan = Plan::at(now.boot);
     for rule in RULES {
         (rule.apply)(view, &mut plan);
         if plan.closed {

@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod bench;
 mod demo;
 mod hidden;
 mod running;
@@ -24,6 +25,7 @@ struct Cli {
 enum Verb {
     Demo(demo::Demo),
     Test(test::Test),
+    Bench(bench::Bench),
     Up(up::Up),
     Sh(sh::Sh),
     Tools(tools::Tools),
@@ -36,6 +38,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Demo(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),
         Verb::Tools(verb) => verb.run(),

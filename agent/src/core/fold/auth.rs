@@ -53,6 +53,14 @@ impl World {
         self.failed(Kind::Login, fault, now, draw);
     }
 
+    /// Control did not answer while the key was good: tailscaled goes on trying with it in vain, so it gets another one.
+    pub(super) fn key_expired(&mut self, now: BootTime, draw: Draw<'_>) {
+        self.login.pending = None;
+        let detail = "the control server did not answer while the key was good".to_owned();
+        let fault = Fault { code: Code::JoinPending, detail, retry_after: None, unsent: false };
+        self.failed(Kind::Login, fault, now, draw);
+    }
+
     pub(super) fn login_succeeded(&mut self, pending: Pending, now: Now) {
         self.stage("join", pending.sent_at, now.boot);
         self.record.applied = Some(pending.login.inputs);

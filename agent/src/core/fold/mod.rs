@@ -125,6 +125,8 @@ impl World {
 
     fn start_over_after_resume(&mut self) {
         self.credentials = Default::default();
+        // Its connection died in the pause without saying so; asked for again, the client starts afresh.
+        self.tracks.remove(&Kind::Connect);
         self.proof.needed = self.node.status.as_ref().is_some_and(|status| status.have_node_key);
         self.proof.seen_offline = false;
         self.proof.asked_at = None;

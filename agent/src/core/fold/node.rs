@@ -35,6 +35,8 @@ impl World {
             self.login_succeeded(pending, now);
         } else if stands {
             self.key_refused("the control server asks for an interactive login", now.boot, draw);
+        } else if pending.expires_at <= now.boot {
+            self.key_expired(now.boot, draw);
         }
     }
 
