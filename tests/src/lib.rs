@@ -1,7 +1,9 @@
 //! A platform in a box: everything devbox-agent talks to, made of real parts, and machines to run it on.
 
+pub mod devbox;
 pub mod machine;
 pub mod platform;
 pub mod runner;
 pub mod scene;
 pub mod tools;
+pub mod witness;
