@@ -19,47 +19,9 @@ use super::view::View;
 use super::world::World;
 use crate::clock::{BootTime, Now};
 use crate::config::Settings;
-use crate::config::settings::*;
+use crate::config::testing::settings;
 use crate::identity::Loaded;
 use crate::socket::Verb;
-
-/// Settings as a devbox with the child supervisor has them.
-pub(super) fn settings() -> Settings {
-    let url = |text: &str| reqwest::Url::parse(text).expect("a valid URL");
-    Settings {
-        metadata: MetadataSettings {
-            provider: ProviderSettings::Devbox { endpoint: Endpoint::Url(url("http://169.254.169.254")) },
-            may_set: Vec::new(),
-        },
-        tailnet: TailnetSettings {
-            control_url: url("http://10.0.0.1:8080"),
-            api_url: url("https://10.0.0.1:8443"),
-            proxy: None,
-            respect_down: RespectDown::Boot,
-            after_logout: AfterLogout::Rejoin,
-            client_id: None,
-            tags: None,
-            hostname: None,
-            lifecycle: None,
-            accept_dns: None,
-            accept_routes: None,
-            ssh: None,
-        },
-        daemon: DaemonSettings {
-            supervisor: SupervisorKind::Child,
-            socket: "tailscaled.sock".into(),
-            binary: "tailscaled".into(),
-            state: "tailscale".into(),
-            tun: "tailscale0".into(),
-            port: 0,
-            min_version: (1, 80),
-            port_mapping: false,
-        },
-        report: ReportSettings { enabled: true, endpoint: None },
-        paths: Paths { state: "state".into(), runtime: "run".into() },
-        log_level: "info".into(),
-    }
-}
 
 /// An agent that lives in virtual time beside an [`Outside`].
 pub(super) struct Simulation {
@@ -79,7 +41,7 @@ impl Simulation {
     }
 
     fn with(loaded: Loaded, outside: Outside, now_ms: u64) -> Self {
-        let settings = settings();
+        let settings = settings(&["tailnet.control_url=http://10.0.0.1:8080"]);
         let world = World::new("boot".to_owned(), crate::config::control_url(&settings), loaded);
         let (started, phases, last) = (Vec::new(), Vec::new(), None);
         Self { world, settings, outside, now_ms, in_flight: BTreeMap::new(), started, phases, last }
