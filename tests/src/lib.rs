@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod canary;
 pub mod demo;
+pub mod devbox;
 pub mod machine;
 pub mod platform;
 pub mod runner;
@@ -10,3 +11,4 @@ pub mod scene;
 pub mod staging;
 pub mod tools;
 pub mod web;
+pub mod witness;
