@@ -4,4 +4,5 @@ pub mod machine;
 pub mod platform;
 pub mod runner;
 pub mod scene;
+pub mod stand_in;
 pub mod tools;

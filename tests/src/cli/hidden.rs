@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use devbox_lab::machine::{run_init, sandbox};
-use devbox_lab::runner;
+use devbox_lab::{runner, stand_in};
 
 /// What the lab starts itself as.
 #[derive(Debug, clap::Subcommand)]
@@ -38,6 +38,13 @@ pub enum Hidden {
         /// The plan's file
         plan: PathBuf,
     },
+    /// Stand in for tailscaled
+    #[command(name = stand_in::STAND_IN, hide = true)]
+    StandIn {
+        /// What tailscaled is given
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 impl Hidden {
@@ -48,6 +55,7 @@ impl Hidden {
             Self::SandboxInit { command } => Ok(run_init(&command)?),
             Self::AsUser { uid, plan } => match runner::become_user(uid, &plan)? {},
             Self::RunPlan { plan } => runner::run_plan(&plan),
+            Self::StandIn { arguments } => stand_in::run(&arguments),
         }
     }
 }
