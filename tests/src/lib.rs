@@ -1,8 +1,12 @@
 //! A platform in a box: everything devbox-agent talks to, made of real parts, and machines to run it on.
 
+pub mod bench;
+pub mod canary;
+pub mod demo;
 pub mod machine;
 pub mod platform;
 pub mod runner;
 pub mod scene;
 pub mod stand_in;
 pub mod tools;
+pub mod web;

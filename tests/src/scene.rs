@@ -10,9 +10,9 @@ use crate::machine::{Lab, Link, Machine, PLATFORM, Process, eventually};
 use crate::platform::{Platform, PlatformConfig};
 
 /// The platform's files: on the sandbox's tmpfs, as Headscale waits for its database at every registration.
-const FOLDER: &str = "/run/platform";
+pub(crate) const FOLDER: &str = "/run/platform";
 /// Where tailscaled is told to listen, by the agent and by a person alike.
-const SOCKET: &str = "/run/tailscale/tailscaled.sock";
+pub const SOCKET: &str = "/run/tailscale/tailscaled.sock";
 /// How long tailscaled may take to listen; it takes some 50 ms, and a loaded machine far longer.
 const DAEMON_LIMIT: Duration = Duration::from_secs(30);
 

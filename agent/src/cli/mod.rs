@@ -8,11 +8,11 @@ pub mod output;
 pub mod render;
 pub mod run;
 pub mod status;
-mod timeline;
+pub mod timeline;
 pub mod token;
 pub mod verb;
 pub mod wait_online;
-mod words;
+pub mod words;
 
 pub use self::args::{Cli, dispatch};
 pub use self::level::Level;

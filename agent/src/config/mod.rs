@@ -8,6 +8,8 @@ mod resolve;
 mod scan;
 pub mod settings;
 pub mod show;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod values;
 
 use std::path::PathBuf;

@@ -61,7 +61,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn at(now: BootTime) -> Self {
+    pub(super) fn at(now: BootTime) -> Self {
         Self { now, claim: None, notices: Vec::new(), effects: Vec::new(), wake_at: None, done: false, closed: false }
     }
 

@@ -16,3 +16,5 @@ pub mod world;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tour;

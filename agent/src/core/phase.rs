@@ -33,6 +33,22 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase, in the order of the list above.
+    pub const ALL: &[Self] = &[
+        Self::WaitingForMetadata,
+        Self::Unassigned,
+        Self::CheckingIdentity,
+        Self::StartingDaemon,
+        Self::Authenticating,
+        Self::Joining,
+        Self::Online,
+        Self::Degraded,
+        Self::Blocked,
+        Self::Stopped,
+        Self::Leaving,
+        Self::Left,
+    ];
+
     /// The phase as status and reports spell it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -31,21 +31,7 @@ fn faults(schema: &Validator, instance: &Value) -> Vec<String> {
 }
 
 fn documents() -> Vec<Document> {
-    let phases = [
-        Phase::WaitingForMetadata,
-        Phase::Unassigned,
-        Phase::CheckingIdentity,
-        Phase::StartingDaemon,
-        Phase::Authenticating,
-        Phase::Joining,
-        Phase::Online,
-        Phase::Degraded,
-        Phase::Blocked,
-        Phase::Stopped,
-        Phase::Leaving,
-        Phase::Left,
-    ];
-    let mut documents: Vec<Document> = phases.map(sample).into();
+    let mut documents: Vec<Document> = Phase::ALL.iter().copied().map(sample).collect();
     documents.push(newborn());
     for code in Code::ALL {
         let mut document = sample(Phase::Blocked);

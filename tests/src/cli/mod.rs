@@ -1,5 +1,7 @@
 //! The command line: one file a verb.
 
+mod bench;
+mod demo;
 mod hidden;
 mod running;
 mod sh;
@@ -21,7 +23,9 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
     Test(test::Test),
+    Bench(bench::Bench),
     Up(up::Up),
     Sh(sh::Sh),
     Tools(tools::Tools),
@@ -32,7 +36,9 @@ enum Verb {
 /// Runs the verb on the command line.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
+        Verb::Demo(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),
         Verb::Tools(verb) => verb.run(),

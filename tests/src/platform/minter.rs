@@ -1,7 +1,7 @@
 //! Minting through Headscale, made to behave as Tailscale does where the two differ.
 //!
-//! Tailscale gives a node that authenticates anew the tags of its new key, and lets an expired node back in with a key. Headscale
-//! keeps the tags of the first registration and refuses an expired tagged node, so both are done here from outside.
+//! Tailscale gives a node that authenticates anew the tags of its new key and the name of a new hostname, and lets an expired node back
+//! in with a key. Headscale keeps tags and name of the first registration and refuses an expired tagged node, so all is done here from outside.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::headscale::Database;
 use super::headscale::api::{HeadscaleApi, NewKey, Node, PreAuthKey};
 use super::keys::{KeyRequest, Mint, MintedKey};
+use super::naming;
 
 /// How often Headscale's database is looked at while a key is out whose node may need its tags set.
 ///
@@ -31,6 +32,8 @@ pub struct Minted {
     pub request: KeyRequest,
     /// Until when it can be used.
     pub until: Instant,
+    /// Whether the node that returns with it had the name of its hostname, and not one that an admin gave it.
+    pub follows_hostname: bool,
     /// Whether nothing is left to do for the node that uses it: Headscale gives a first registration the right tags itself.
     pub settled: bool,
 }
@@ -109,22 +112,25 @@ impl HeadscaleMinter {
         };
         let (returning, key) = tokio::try_join!(self.lift_expiry(&request.subject), key)?;
         let until = Instant::now() + request.lifetime;
-        lock(&self.book).insert(key.id.clone(), Minted { request, until, settled: !returning });
+        let follows_hostname = returning.iter().flatten().all(naming::follows_hostname);
+        let minted = Minted { request, until, follows_hostname, settled: returning.is_none() };
+        lock(&self.book).insert(key.id.clone(), minted);
         self.minted.send_modify(|count| *count += 1);
         Ok(MintedKey { id: key.id, key: key.key })
     }
 
     /// Tailscale takes an expired node back with a new key; Headscale only one whose expiry was lifted before.
     ///
-    /// Returns whether the subject had a key before, so that its node may be there already.
-    async fn lift_expiry(&self, subject: &str) -> Result<bool> {
+    /// Returns the subject's nodes if it had a key before, so that there may be some already.
+    async fn lift_expiry(&self, subject: &str) -> Result<Option<Vec<Node>>> {
         if self.key_ids(subject).is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        for node in self.nodes_of(subject).await?.iter().filter(|node| node.expired()) {
+        let nodes = self.nodes_of(subject).await?;
+        for node in nodes.iter().filter(|node| node.expired()) {
             self.api.disable_expiry(&node.id).await?;
         }
-        Ok(true)
+        Ok(Some(nodes))
     }
 
     fn key_ids(&self, subject: &str) -> HashSet<String> {
@@ -200,18 +206,26 @@ async fn settle_nodes(api: &HeadscaleApi, book: &Book, nodes: &[Node]) -> bool {
         let Some(minted) = lock(book).get(id).filter(|minted| !minted.settled).cloned() else {
             continue;
         };
-        let wanted = &minted.request.tags;
-        let given = if same_tags(&node.tags, wanted) { Ok(()) } else { api.set_tags(&node.id, wanted).await };
-        match given {
+        match settle_node(api, &minted, node, nodes).await {
             Ok(()) => mark_settled(book, id, &minted),
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(error, node = node.id, "failed to set a node's tags");
+                tracing::warn!(error, node = node.id, "failed to set a node's tags and name");
                 all_done = false;
             }
         }
     }
     all_done
+}
+
+async fn settle_node(api: &HeadscaleApi, minted: &Minted, node: &Node, nodes: &[Node]) -> Result<()> {
+    if !same_tags(&node.tags, &minted.request.tags) {
+        api.set_tags(&node.id, &minted.request.tags).await?;
+    }
+    if minted.follows_hostname && !naming::follows_hostname(node) {
+        api.rename_node(&node.id, &naming::name_by_hostname(node, nodes)).await?;
+    }
+    Ok(())
 }
 
 /// A reusable key is never done with: the next node may use it too.

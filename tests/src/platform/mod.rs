@@ -16,6 +16,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod minter;
+pub mod naming;
 mod random;
 pub mod relay;
 pub mod report;

@@ -1,8 +1,7 @@
 //! Running stories: several at a time, each in a sandbox of its own, within a time limit.
 
 use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,10 +81,12 @@ fn start(plan: &Plan, stories: Vec<Story>) -> JoinSet<anyhow::Result<Outcome>> {
 
 async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
     let logs = plan.layout.logs.join(story.folder());
-    let output = fresh_folder(&logs)
+    let layout = Layout { logs: logs.clone(), ..plan.layout.clone() };
+    let output = layout
+        .clear_logs()
         .and_then(|()| File::create(logs.join(OUTPUT)))
         .with_context(|| format!("failed to prepare {}", logs.display()))?;
-    let (variable, layout) = Layout { logs: logs.clone(), ..plan.layout.clone() }.to_environment()?;
+    let (variable, layout) = layout.to_environment()?;
     let started = Instant::now();
     let mut child = Command::from(sandbox::command(&plan.layout.lab, &story.binary))
         .args(["--exact", &story.name, "--nocapture"])
@@ -104,14 +105,6 @@ async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
         }
     };
     Ok(Outcome { story, failure, took: started.elapsed(), logs })
-}
-
-fn fresh_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::create_dir_all(folder)
 }
 
 fn tell(outcome: &Outcome, progress: &Progress) {

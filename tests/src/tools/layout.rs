@@ -1,6 +1,7 @@
 //! Where things are: the workspace while building, the layout while running.
 
 use std::env;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,17 @@ impl Layout {
     pub fn find(&self, program: &str) -> Option<PathBuf> {
         let own = if program == "devbox-agent" { self.agent.clone() } else { self.programs.join(program) };
         if programs::is_program(&own) { Some(own) } else { programs::find(program) }
+    }
+
+    /// Makes the folder of the logs, without those of an earlier run.
+    ///
+    /// # Errors
+    /// When an old log cannot be removed or the folder not be made.
+    pub fn clear_logs(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.logs) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir_all(&self.logs),
+        }
     }
 
     /// PATH within a machine: the lab's programs, the agent's folder, the system's.

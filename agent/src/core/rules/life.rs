@@ -10,6 +10,7 @@ use crate::metadata::spec::Lifecycle;
 pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
     let Some(stopping) = view.world.stopping else { return };
     plan.closed = true;
+    save(view, plan);
     let up = view.world.daemon.up_since.is_some();
     let removes = ephemeral(view) && view.has_key() == Some(true);
     let tries = removes && view.writable() && view.now.boot < stopping.deadline && view.fault(Kind::Logout).is_none();
@@ -25,7 +26,7 @@ pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
         (true, false) => plan.claim(Phase::Left, None),
         (false, _) => plan.claim(Phase::Stopped, Some(Finding::plain(Code::AgentStopping))),
     }
-    plan.done = !up;
+    plan.done = !up && plan.effects.is_empty() && view.world.track(Kind::Save).began.is_none();
     if up {
         plan.want(view, Effect::StopDaemon);
     }

@@ -31,7 +31,7 @@ pub const RULES: &[Rule] = &[
         name: "stop",
         says: "Asked to end, an ephemeral node is removed within a second, tailscaled is ended, and then the agent.",
         phases: &[Phase::Stopped, Phase::Leaving, Phase::Left],
-        wants: &[Kind::Logout, Kind::StopDaemon, Kind::MindDaemon],
+        wants: &[Kind::Save, Kind::Logout, Kind::StopDaemon, Kind::MindDaemon],
         apply: life::stop,
     },
     Rule {

@@ -9,56 +9,19 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use self::outside::Outside;
-use super::decide::{Decision, decide};
+use super::decide::{Decision, Plan, decide};
 use super::effect::{Effect, Kind, Outcome};
 use super::fold::Event;
 use super::phase::Phase;
 use super::reason::Fault;
 use super::rules::RULES;
+use super::view::View;
 use super::world::World;
 use crate::clock::{BootTime, Now};
 use crate::config::Settings;
-use crate::config::settings::*;
+use crate::config::testing::settings;
 use crate::identity::Loaded;
 use crate::socket::Verb;
-
-/// Settings as a devbox with the child supervisor has them.
-pub(super) fn settings() -> Settings {
-    let url = |text: &str| reqwest::Url::parse(text).expect("a valid URL");
-    Settings {
-        metadata: MetadataSettings {
-            provider: ProviderSettings::Devbox { endpoint: Endpoint::Url(url("http://169.254.169.254")) },
-            may_set: Vec::new(),
-        },
-        tailnet: TailnetSettings {
-            control_url: url("http://10.0.0.1:8080"),
-            api_url: url("https://10.0.0.1:8443"),
-            proxy: None,
-            respect_down: RespectDown::Boot,
-            after_logout: AfterLogout::Rejoin,
-            client_id: None,
-            tags: None,
-            hostname: None,
-            lifecycle: None,
-            accept_dns: None,
-            accept_routes: None,
-            ssh: None,
-        },
-        daemon: DaemonSettings {
-            supervisor: SupervisorKind::Child,
-            socket: "tailscaled.sock".into(),
-            binary: "tailscaled".into(),
-            state: "tailscale".into(),
-            tun: "tailscale0".into(),
-            port: 0,
-            min_version: (1, 80),
-            port_mapping: false,
-        },
-        report: ReportSettings { enabled: true, endpoint: None },
-        paths: Paths { state: "state".into(), runtime: "run".into() },
-        log_level: "info".into(),
-    }
-}
 
 /// An agent that lives in virtual time beside an [`Outside`].
 pub(super) struct Simulation {
@@ -78,7 +41,7 @@ impl Simulation {
     }
 
     fn with(loaded: Loaded, outside: Outside, now_ms: u64) -> Self {
-        let settings = settings();
+        let settings = settings(&["tailnet.control_url=http://10.0.0.1:8080"]);
         let world = World::new("boot".to_owned(), crate::config::control_url(&settings), loaded);
         let (started, phases, last) = (Vec::new(), Vec::new(), None);
         Self { world, settings, outside, now_ms, in_flight: BTreeMap::new(), started, phases, last }
@@ -204,10 +167,7 @@ impl Simulation {
         kinds.sort();
         kinds.dedup();
         assert_eq!(kinds.len(), decision.effects.len(), "one effect a kind: {:?}", decision.effects);
-        for kind in &kinds {
-            assert!(RULES.iter().any(|rule| rule.wants.contains(kind)), "{kind:?} is in no rule");
-        }
-        assert!(RULES.iter().any(|rule| rule.phases.contains(&decision.phase)), "{:?} is in no rule", decision.phase);
+        self.check_rules();
         let running = self.world.daemon.up_since.is_some();
         let writes = [Kind::Login, Kind::Apply, Kind::Up, Kind::Prove, Kind::Withdraw, Kind::Logout];
         assert!(running || !kinds.iter().any(|kind| writes.contains(kind)), "a write without tailscaled: {kinds:?}");
@@ -215,6 +175,19 @@ impl Simulation {
             let record = serde_json::to_string(&self.world.record).expect("a record is JSON");
             assert!(!format!("{decision:?}{record}").contains("CANARY"), "a secret was emitted");
             self.last = Some(decision.clone());
+        }
+    }
+
+    /// Each rule claims and wants only what its row of the table, and so the documentation, says.
+    fn check_rules(&self) {
+        let view = View { world: &self.world, settings: &self.settings, now: self.now() };
+        for rule in RULES {
+            let mut plan = Plan::at(view.now.boot);
+            (rule.apply)(view, &mut plan);
+            let claimed = plan.claim.map(|(phase, _)| phase);
+            assert!(claimed.is_none_or(|phase| rule.phases.contains(&phase)), "{} claims {claimed:?}", rule.name);
+            let wanted = plan.effects.iter().find(|effect| !rule.wants.contains(&effect.kind()));
+            assert!(wanted.is_none(), "{} wants {wanted:?}", rule.name);
         }
     }
 

@@ -201,3 +201,29 @@ fn a_control_server_that_is_silent_for_an_hour_is_joined_when_it_answers() {
     simulation.outside.heal();
     simulation.run_until_online().expect("joins");
 }
+
+#[test]
+fn a_runner_that_stops_removes_its_node_and_remembers_that_it_did_so_itself() {
+    let mut simulation = Simulation::new();
+    simulation.outside.tailnet.lifecycle = crate::metadata::spec::Lifecycle::Ephemeral;
+    simulation.run_until_online().expect("joins");
+    simulation.fold(Event::Stop);
+    simulation.run_until(simulation.now_ms + 1_000);
+    assert!(simulation.decide().done);
+    assert_eq!(simulation.count(Kind::Logout, 0), 1);
+    assert_eq!(simulation.decide().phase, Phase::Left);
+    assert_eq!(simulation.world.saved.as_ref().expect("a record on disk").applied, None);
+}
+
+#[test]
+fn a_runner_whose_control_server_is_silent_stops_after_a_second_and_says_that_its_node_may_stay() {
+    let mut simulation = Simulation::new();
+    simulation.outside.tailnet.lifecycle = crate::metadata::spec::Lifecycle::Ephemeral;
+    simulation.run_until_online().expect("joins");
+    simulation.outside.set(Weak::Control, true);
+    simulation.fold(Event::Stop);
+    simulation.run_until(simulation.now_ms + 1_200);
+    let decision = simulation.decide();
+    assert!(decision.done);
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Leaving, Code::LogoutFailed));
+}
