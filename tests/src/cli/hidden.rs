@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use devbox_lab::machine::{run_init, sandbox};
-use devbox_lab::{runner, staging};
+use devbox_lab::{runner, staging, stand_in};
 
 /// What the lab starts itself as.
 #[derive(Debug, clap::Subcommand)]
@@ -41,6 +41,13 @@ pub enum Hidden {
         /// The plan's file
         plan: PathBuf,
     },
+    /// Stand in for tailscaled
+    #[command(name = stand_in::STAND_IN, hide = true)]
+    StandIn {
+        /// What tailscaled is given
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 impl Hidden {
@@ -51,6 +58,7 @@ impl Hidden {
             Self::SandboxInit { command } => Ok(run_init(&command)?),
             Self::AsUser { uid, device, arguments } => match staging::become_user(uid, &device, &arguments)? {},
             Self::RunPlan { plan } => runner::run_plan(&plan),
+            Self::StandIn { arguments } => stand_in::run(&arguments),
         }
     }
 }
