@@ -177,7 +177,7 @@ fn logout_fault(error: &LocalApiError) -> Fault {
 impl LocalApi for LocalApiClient {
     async fn status(&self) -> Result<Status, Fault> {
         let status = self.get("read the status", "status?peers=false", STATUS_DEADLINE).await;
-        status.map_err(|error| Fault::from(&error))
+        status.map(Status::presentable).map_err(|error| Fault::from(&error))
     }
 
     async fn login(&self, wanted: &Preferences, key: &Secret<String>) -> Result<(), Fault> {
