@@ -189,7 +189,7 @@ impl<'a> View<'a> {
 
     /// When a re-authentication that the spec asks for may be sent; a person's is never held up.
     pub fn reauth_at(self) -> BootTime {
-        match self.world.login.last {
+        match self.world.login.renewed {
             Some(last) if !self.world.login.forced => last + REAUTH_SPACING,
             _ => self.now.boot,
         }

@@ -185,6 +185,8 @@ pub struct LoginFacts {
     pub rejoin: bool,
     /// When a login last succeeded.
     pub last: Option<BootTime>,
+    /// When a node that had a key was last given another one.
+    pub renewed: Option<BootTime>,
 }
 
 /// A login that was sent.
