@@ -5,6 +5,8 @@ pub mod canary;
 pub mod demo;
 pub mod machine;
 pub mod platform;
+#[cfg(test)]
+mod reached;
 pub mod runner;
 pub mod scene;
 pub mod stand_in;
