@@ -185,7 +185,7 @@ pub struct LoginFacts {
     pub rejoin: bool,
     /// When a login last succeeded.
     pub last: Option<BootTime>,
-    /// When a node that had a key was last given another one.
+    /// When the last of the node keys that a changed spec replaced was given up.
     pub renewed: Option<BootTime>,
 }
 

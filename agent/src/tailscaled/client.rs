@@ -25,6 +25,9 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 /// Every other call: `start` may wait for tailscaled to take down what was up.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// tailscaled's words when its control client dropped the node key at a logout that failed; its state still has the key.
+const KEY_FORGOTTEN: &str = "no nodekey to log out";
+
 /// Read to see the preferences, patched to change them.
 const PREFS: &str = "prefs";
 
@@ -96,6 +99,29 @@ impl LocalApiClient {
         let prefs = prefs::for_login(self.read_prefs().await?, wanted);
         self.start("start the login", Some(&prefs), Some(key)).await?;
         self.send("log in", Method::POST, "login-interactive", None).await
+    }
+
+    async fn send_logout(&self) -> Result<(), LocalApiError> {
+        let call = Call {
+            verb: "log out",
+            method: Method::POST,
+            endpoint: "logout",
+            body: None,
+            deadline: self.logout_deadline,
+            secret: None,
+        };
+        self.transport.call(call).await.map(drop)
+    }
+
+    /// After a logout that control did not confirm only a new control client can repeat it, and `start` makes one.
+    async fn try_logout(&self) -> Result<(), LocalApiError> {
+        match self.send_logout().await {
+            Err(LocalApiError::Refused { words, .. }) if words.contains(KEY_FORGOTTEN) => {
+                self.start("prepare another logout", None, None).await?;
+                self.send_logout().await
+            }
+            ended => ended,
+        }
     }
 
     async fn try_withdraw(&self) -> Result<(), LocalApiError> {
@@ -176,15 +202,7 @@ impl LocalApi for LocalApiClient {
     }
 
     async fn logout(&self) -> Result<(), Fault> {
-        let call = Call {
-            verb: "log out",
-            method: Method::POST,
-            endpoint: "logout",
-            body: None,
-            deadline: self.logout_deadline,
-            secret: None,
-        };
-        self.transport.call(call).await.map(drop).map_err(|error| logout_fault(&error))
+        self.try_logout().await.map_err(|error| logout_fault(&error))
     }
 
     async fn watch(&self, to: mpsc::Sender<Notify>) -> Fault {

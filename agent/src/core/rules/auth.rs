@@ -24,6 +24,9 @@ pub(super) fn replace(view: View<'_>, plan: &mut Plan) {
     if view.change(tailnet) != Some(Change::Replace) || !has_key || !view.writable() {
         return;
     }
+    if view.reauth_at() > view.now.boot {
+        return plan.wake(Some(view.reauth_at()));
+    }
     plan.want(view, Effect::Logout);
     plan.claim_unmet(view, Phase::Joining, &[Kind::Logout], Code::JoinPending);
 }

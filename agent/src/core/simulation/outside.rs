@@ -169,6 +169,13 @@ impl Outside {
         }
     }
 
+    pub fn admin_renames(&mut self) {
+        if let (Some(prefs), true) = (&mut self.prefs, self.running) {
+            prefs.owned.hostname = "mine".to_owned();
+            self.tell_prefs();
+        }
+    }
+
     pub fn admin_logout(&mut self) {
         if self.running && self.node.take().is_some() {
             self.reset_prefs();
