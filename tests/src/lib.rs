@@ -6,6 +6,8 @@ pub mod demo;
 pub mod devbox;
 pub mod machine;
 pub mod platform;
+#[cfg(test)]
+mod reached;
 pub mod runner;
 pub mod scene;
 pub mod staging;

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{Lab, story};
-use devbox_lab::platform::instance::{InstanceSpec, TailnetWish};
+use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::instance::{InstanceSpec, Tailnet, TailnetWish};
 use serde_json::json;
 
 use crate::local_api::{Login, Temper, node};
@@ -13,7 +14,7 @@ const LOGIN: [&str; 2] = ["start with a key", "login-interactive"];
 const ONLINE: Shows = Shows::of("online", "");
 
 /// Changes what the platform wants of the node.
-fn want(stage: &Stage, change: impl FnOnce(&mut devbox_lab::platform::instance::Tailnet)) -> Result<()> {
+fn want(stage: &Stage, change: impl FnOnce(&mut Tailnet)) -> Result<()> {
     stage.instances.change(ID, |spec| {
         if let TailnetWish::Join(tailnet) = &mut spec.tailnet {
             change(tailnet);
@@ -153,14 +154,28 @@ fn three_refused_keys_wait_for_a_person() {
 }
 
 #[test]
+fn a_token_that_takes_its_time_is_waited_for() {
+    story(|lab: Lab| async move {
+        let mut stage = Stage::set(lab).await?;
+        let (fault, hold) = Fault::hold();
+        stage.metadata.server.faults.next("GET /devbox/v1/token", fault);
+        stage.start()?;
+        stage.shows_after(&[], Shows::of("authenticating", "token_pending")).await?;
+        hold.release();
+        stage.shows_after(&LOGIN, ONLINE).await?;
+        stage.stop().await
+    });
+}
+
+#[test]
 fn a_refused_key_shows_until_the_next_is_there() {
     story(|lab: Lab| async move {
         let mut stage = Stage::set(lab).await?;
         let words = "invalid key: it expired";
         stage.local.logins(&[Login::Refused(words)]);
-        let (fault, hold) = devbox_lab::platform::fault::Fault::hold();
+        let (fault, hold) = Fault::hold();
         let keys = "POST /api/v2/tailnet/-/keys";
-        stage.api.server.faults.next(keys, devbox_lab::platform::fault::Fault::none());
+        stage.api.server.faults.next(keys, Fault::none());
         stage.api.server.faults.next(keys, fault);
         stage.start()?;
         stage.shows_after(&LOGIN, Shows { words, ..Shows::of("authenticating", "key_refused") }).await?;

@@ -1,16 +1,15 @@
 //! The agent as a service: what its manager hears, how it stops, what it keeps.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use devbox_lab::machine::{Lab, eventually, story};
-use devbox_lab::platform::fault::Fault;
+use devbox_lab::machine::{Lab, story};
+use devbox_lab::platform::fault::{Fault, Faults, Hold};
+use devbox_lab::platform::instance::TailnetWish;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::local_api::{Login, Temper};
-use crate::stage::{LIMIT, Shows, Stage, Start};
+use crate::stage::{ID, LIMIT, Shows, Stage, Start};
 
 const LOGIN: [&str; 2] = ["start with a key", "login-interactive"];
 const ONLINE: Shows = Shows::of("online", "");
@@ -49,11 +48,11 @@ fn the_manager_hears_of_every_step() {
 /// Where a stop finds the agent.
 struct Step {
     name: &'static str,
-    hold: fn(&Stage) -> Vec<devbox_lab::platform::fault::Hold>,
+    hold: fn(&Stage) -> Vec<Hold>,
     shows: Shows,
 }
 
-fn held(faults: &devbox_lab::platform::fault::Faults, route: &str) -> Vec<devbox_lab::platform::fault::Hold> {
+fn held(faults: &Faults, route: &str) -> Vec<Hold> {
     let (fault, hold) = Fault::hold();
     faults.always(route, fault);
     vec![hold]
@@ -129,7 +128,7 @@ fn the_last_word_is_that_the_agent_stops() {
         stage.stop().await?;
         let last: Value = serde_json::from_slice(&std::fs::read(stage.path("runtime/status.json"))?)?;
         ensure!(last["phase"] == "stopped" && last["reason"]["code"] == "agent_stopping", "{last:#}");
-        let told = stage.reports.latest(crate::stage::ID).context("a report")?;
+        let told = stage.reports.latest(ID).context("a report")?;
         ensure!(told.reason() == Some("agent_stopping"), "{}", told.raw);
         Ok(())
     });
@@ -184,13 +183,10 @@ fn a_second_agent_on_the_same_state_is_turned_away() {
 fn a_machine_that_should_have_no_tailnet_is_unassigned() {
     story(|lab: Lab| async move {
         let mut stage = Stage::set(lab).await?;
-        stage
-            .instances
-            .change(crate::stage::ID, |spec| spec.tailnet = devbox_lab::platform::instance::TailnetWish::Unsaid)?;
+        stage.instances.change(ID, |spec| spec.tailnet = TailnetWish::Unsaid)?;
         stage.start()?;
         stage.shows_after(&[], Shows::of("unassigned", "")).await?;
-        let alone = || async { Ok((stage.api_asked() == 0).then_some(())) };
-        eventually("an API that is left alone", Duration::from_secs(1), alone).await?;
+        ensure!(stage.api_asked() == 0, "the API was asked for something");
         stage.stop().await
     });
 }

@@ -182,6 +182,11 @@ impl Outside {
         }
     }
 
+    /// Somebody began to log in and left the AuthURL standing.
+    pub fn leave_auth_url(&mut self) {
+        self.auth_url = true;
+    }
+
     pub fn key_expires(&mut self) {
         if let Some(node) = &mut self.node {
             node.expired = true;

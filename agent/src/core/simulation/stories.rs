@@ -266,3 +266,39 @@ fn a_runner_whose_control_server_is_silent_stops_after_a_second_and_says_that_it
     assert!(decision.done);
     assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Leaving, Code::LogoutFailed));
 }
+
+#[test]
+fn tags_that_change_right_after_the_join_are_followed_at_once() {
+    let mut simulation = joined();
+    let changed = simulation.now_ms;
+    simulation.outside.change_tags(true);
+    simulation.fold(Event::Asked(Verb::Refresh));
+    simulation.run_until(changed + 2_000);
+    assert_eq!(simulation.count(Kind::Login, changed), 1);
+}
+
+#[test]
+fn an_auth_url_that_stands_is_withdrawn_before_a_key_that_waits_is_used() {
+    let mut simulation = Simulation::new();
+    simulation.outside.leave_auth_url();
+    simulation.run_until_online().expect("joins");
+    let started = simulation.started.iter().map(|(_, kind)| *kind);
+    let order: Vec<Kind> = started.filter(|kind| matches!(kind, Kind::Login | Kind::Withdraw)).collect();
+    assert_eq!(order, [Kind::Withdraw, Kind::Login]);
+}
+
+#[test]
+fn a_node_that_may_have_been_deleted_is_said_to_be_while_it_joins_again() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 600_000);
+    simulation.outside.node_deleted();
+    let mut reasons = Vec::new();
+    let deleted = simulation.now_ms;
+    while simulation.count(Kind::Login, deleted) == 0 {
+        assert!(simulation.now_ms < deleted + 180_000, "no new login");
+        simulation.run_until(simulation.now_ms + 1);
+        reasons.extend(simulation.decide().reason.map(|reason| reason.code));
+        reasons.dedup();
+    }
+    assert!(reasons.starts_with(&[Code::ControlLost, Code::NodeDeleted]), "{reasons:?}");
+}
