@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{timeline, words};
 use crate::clock::Now;
 use crate::core::phase::Phase;
-use crate::core::reason::{Fault, printable};
+use crate::core::reason::{Code, Fault, printable};
 use crate::socket::document::{Document, NodeStatus, Reason};
 use crate::socket::publish::LastKnown;
 use crate::tailscaled::types::Status;
@@ -41,8 +41,8 @@ impl Down {
 
     fn remedy(self) -> &'static str {
         match self {
-            Self::NotRunning => "start it: systemctl start devbox-agent; why it stopped: journalctl -u devbox-agent",
-            Self::Silent => "restart it: systemctl restart devbox-agent; what it did last: journalctl -u devbox-agent",
+            Self::NotRunning => "start it again; why it stopped is in its log",
+            Self::Silent => "restart it; what it did last is in its log",
         }
     }
 }
@@ -78,12 +78,14 @@ pub fn headline(document: &Document) -> String {
         (Phase::Online, Some(name)) => format!("on the tailnet as {name}"),
         (Phase::Online, None) => "on the tailnet".into(),
         (Phase::Degraded, Some(name)) => format!("degraded: {name} was on the tailnet, and a fault is being healed"),
-        (phase, _) => format!("not on the tailnet: {}", situation(phase)),
+        _ => format!("not on the tailnet: {}", situation(document)),
     }
 }
 
-fn situation(phase: Phase) -> &'static str {
-    match phase {
+fn situation(document: &Document) -> &'static str {
+    let code = document.reason.as_ref().map(|reason| reason.code);
+    match document.phase {
+        Phase::Stopped if code == Some(Code::AgentStopping) => "devbox-agent was stopped, and tailscaled with it",
         Phase::WaitingForMetadata => "waiting for the platform's metadata",
         Phase::Unassigned => "the platform assigns this machine to none",
         Phase::CheckingIdentity => "finding out whose node this is",

@@ -14,9 +14,14 @@ use crate::core::reason::{Class, Fault};
 use crate::federation::{Claims, audience, claims};
 use crate::metadata::spec::Wanted;
 use crate::metadata::{Metadata, Read};
+use crate::sys::dumpable;
 
 /// Fetches a token as the agent would, and prints its claims as JSON; the token itself is never printed.
 pub async fn run(settings: &Settings, output: &mut Output<'_>) -> ExitCode {
+    if let Err(error) = dumpable::forbid() {
+        let said = output.talk(format_args!("failed to forbid core dumps: {error}")).map(|()| ExitCode::No);
+        return output.ended(said);
+    }
     let result = match fetch(settings).await {
         Ok(claims) => output.answer(format_args!("{:#}\n", shown(&claims))).map(|()| ExitCode::Fine),
         Err(Failure::Fault(fault)) => {

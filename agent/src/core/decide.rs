@@ -76,7 +76,7 @@ impl Plan {
         let failed = kinds.iter().find_map(|kind| view.fault(*kind).map(|fault| (*kind, fault)));
         let finding = failed.map_or_else(
             || Finding::plain(otherwise),
-            |(kind, fault)| Finding { next_try: view.world.track(kind).not_before, ..Finding::of(fault) },
+            |(kind, fault)| Finding { next_try: view.next_try(kind), ..Finding::of(fault) },
         );
         let phase = match failed {
             Some((_, fault)) if View::blocks(fault) => Phase::Blocked,
@@ -94,11 +94,19 @@ impl Plan {
     /// Wants an effect: now, or when its pace allows.
     pub fn want(&mut self, view: View<'_>, effect: Effect) {
         let kind = effect.kind();
-        if view.ready(kind) || view.world.track(kind).began.is_some() {
+        if view.world.track(kind).began.is_some() {
             self.effects.push(effect);
-        } else {
+        } else if !view.ready(kind) {
             self.wake(view.world.track(kind).not_before);
+        } else if !(kind.writes() && self.writing(view)) {
+            self.effects.push(effect);
         }
+    }
+
+    /// Whether a write to tailscaled is in flight or about to be.
+    fn writing(&self, view: View<'_>) -> bool {
+        let in_flight = Kind::ALL.iter().any(|kind| kind.writes() && view.world.track(*kind).began.is_some());
+        in_flight || self.effects.iter().any(|effect| effect.kind().writes())
     }
 
     /// Asks to be decided again at `at`. A time that has come asks for nothing: what it was waited for shows in this decision.

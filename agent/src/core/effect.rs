@@ -104,6 +104,11 @@ impl Kind {
         matches!(self, Self::Mint | Self::Login | Self::Logout | Self::Save | Self::StartDaemon | Self::StopDaemon)
     }
 
+    /// Whether it writes to tailscaled: such effects do not cross each other, or one would undo what the other asks for.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Login | Self::Apply | Self::Up | Self::Prove | Self::Withdraw | Self::Logout)
+    }
+
     /// Whether its `not_before` is persisted, so that a restart loop cannot hammer the other side.
     pub fn remembers_pace(self) -> bool {
         matches!(self, Self::Token | Self::Exchange | Self::Mint)

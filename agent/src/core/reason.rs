@@ -54,6 +54,7 @@ macro_rules! codes {
 }
 
 codes! {
+    MetadataPending "metadata_pending" Waiting "the spec in force has not been confirmed by the platform" "nothing if it passes";
     MetadataUnreachable "metadata_unreachable" Waiting "the metadata endpoint cannot be reached" "check that the platform serves metadata to this machine at the configured endpoint";
     MetadataTimeout "metadata_timeout" Waiting "the metadata endpoint did not answer in time" "check the load and health of the platform's metadata service";
     MetadataUnavailable "metadata_unavailable" Waiting "the metadata endpoint answers that it is unavailable or throttles" "nothing if it passes; otherwise check the platform's metadata service";
@@ -127,6 +128,13 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// No packet left this machine (ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL): trying again costs the other side nothing.
     pub unsent: bool,
+}
+
+impl Fault {
+    /// A failure that says nothing about trying again.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after: None, unsent: false }
+    }
 }
 
 /// An error of an edge that knows its row of the table.

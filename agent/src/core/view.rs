@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::effect::Kind;
-use super::reason::{Class, Code, Fault};
+use super::reason::{Class, Fault};
 use super::world::World;
 use crate::clock::{BootTime, Now};
 use crate::config::Settings;
@@ -121,9 +121,9 @@ impl<'a> View<'a> {
         self.world.node.connected() && !self.world.proof.needed && self.world.login.pending.is_none()
     }
 
-    /// Whether the node was online in this run of the agent.
+    /// Whether the node that there is now was online in this run of the agent.
     pub fn was_online(self) -> bool {
-        self.world.online_at.is_some()
+        self.world.was_online
     }
 
     /// Whose node tailscaled has.
@@ -137,13 +137,24 @@ impl<'a> View<'a> {
             (Some(true), None, _) if self.world.set_aside.is_some() => Verdict::Ours,
             (Some(true), None, _) => Verdict::Foreign,
             (Some(true), Some(ours), Some(id)) if ours != id => Verdict::OtherInstance,
-            (Some(true), Some(_), _) => Verdict::Ours,
+            (Some(true), Some(_), _) if record.applied.is_some() || record.attempted.is_some() => Verdict::Ours,
+            (Some(true), Some(_), _) => Verdict::Foreign,
         }
+    }
+
+    /// Whether tailscaled has no node, or this instance's own.
+    pub fn admitted(self) -> bool {
+        matches!(self.verdict(), Verdict::Fresh | Verdict::Ours)
     }
 
     /// Whether `kind` may run now.
     pub fn ready(self, kind: Kind) -> bool {
         self.world.track(kind).not_before.is_none_or(|at| at <= self.now.boot)
+    }
+
+    /// When `kind` is tried again, if that is still to come.
+    pub fn next_try(self, kind: Kind) -> Option<BootTime> {
+        self.world.track(kind).not_before.filter(|at| *at > self.now.boot)
     }
 
     /// The last failure of `kind`, until a success.
@@ -221,18 +232,13 @@ impl<'a> View<'a> {
     /// Whether control has not held the node as connected for so long that it may be gone.
     pub fn perhaps_deleted(self) -> bool {
         let offline = self.world.node.offline_since.is_some_and(|since| self.now.boot.since(since) >= DELETED_AFTER);
-        let last = self.world.login.last;
+        let last = self.world.login.tried;
         offline && last.is_none_or(|last| self.now.boot.since(last) >= DELETED_SPACING)
     }
 
     /// Whether somebody took the node down, and that is respected.
     pub fn admin_down(self) -> bool {
-        self.down() && !self.overrules_down()
-    }
-
-    /// Whether the node is down by somebody else's hand.
-    pub fn down(self) -> bool {
-        self.world.daemon.up_since.is_some() && self.world.taken_down()
+        self.world.taken_down() && !self.overrules_down()
     }
 
     /// Whether a node that is down is brought up all the same.
@@ -251,11 +257,6 @@ impl<'a> View<'a> {
     pub fn stays_logged_out(self) -> bool {
         let by_others = self.world.record.applied.is_some() && self.has_key() == Some(false);
         by_others && self.settings.tailnet.after_logout == AfterLogout::Stay
-    }
-
-    /// The metadata fault that keeps its token from being used: it may be another machine's.
-    pub fn untrusted(self) -> bool {
-        self.world.platform.refused.as_ref().is_some_and(|fault| fault.code == Code::MetadataUntrusted)
     }
 
     /// Whether a fault waits for a person.

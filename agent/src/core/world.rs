@@ -49,6 +49,8 @@ pub struct World {
     pub stages: Vec<Stage>,
     /// When the node was first online.
     pub online_at: Option<BootTime>,
+    /// Whether the node that there is now was online: what keeps it from it is then a fault.
+    pub was_online: bool,
 }
 
 /// What one kind of effect went through.
@@ -185,6 +187,8 @@ pub struct LoginFacts {
     pub rejoin: bool,
     /// When a login last succeeded.
     pub last: Option<BootTime>,
+    /// When a login was last sent.
+    pub tried: Option<BootTime>,
     /// When the last of the node keys that a changed spec replaced was given up.
     pub renewed: Option<BootTime>,
 }
@@ -207,8 +211,12 @@ pub struct Pending {
 pub struct Proof {
     /// `Online` does not count until proven.
     pub needed: bool,
-    /// When the last proof was asked for and accepted.
+    /// When the machine was last resumed: what tells of it comes by several ways within moments.
+    pub resumed_at: Option<BootTime>,
+    /// When the proof that is needed now was asked for.
     pub asked_at: Option<BootTime>,
+    /// When any proof was last asked for.
+    pub last_asked: Option<BootTime>,
     /// Whether `Online` was seen false since.
     pub seen_offline: bool,
     /// Which proof.
@@ -255,6 +263,7 @@ impl World {
             report_fault: None,
             stages: Vec::new(),
             online_at: None,
+            was_online: false,
         }
     }
 
@@ -301,8 +310,9 @@ fn remembered_pace(record: &mut Record, boot_id: &str) -> BTreeMap<Kind, Track> 
     kinds
         .filter_map(|kind| {
             let pace = record.not_before.get(kind.as_str())?;
-            let track =
-                Track { attempts: pace.attempts, not_before: Some(pace.at), asked: pace.asked, ..Track::default() };
+            let fault = pace.fault.clone().map(|(code, detail)| Fault::new(code, detail));
+            let not_before = Some(pace.at);
+            let track = Track { attempts: pace.attempts, fault, not_before, asked: pace.asked, ..Track::default() };
             Some((*kind, track))
         })
         .collect()

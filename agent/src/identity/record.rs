@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;
+use crate::core::reason::Code;
 use crate::metadata::spec::{Lifecycle, Spec};
 
 /// The persisted state, version 1 of `state.json`.
@@ -32,7 +33,7 @@ pub struct Record {
 }
 
 /// How often an effect had failed, and how long it has to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberedPace {
     /// No earlier than this.
     pub at: BootTime,
@@ -40,6 +41,9 @@ pub struct RememberedPace {
     pub attempts: u32,
     /// The other side asked for the time.
     pub asked: bool,
+    /// Why, already without secrets: a restart does not make what is blocked look as if it would pass.
+    #[serde(default)]
+    pub fault: Option<(Code, String)>,
 }
 
 /// Whether the node should be on the tailnet.

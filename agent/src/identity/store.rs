@@ -205,7 +205,8 @@ mod tests {
 
     fn record(id: &str) -> Record {
         let not_before =
-            [("mint".to_owned(), RememberedPace { at: BootTime(7_000), attempts: 2, asked: false })].into();
+            [("mint".to_owned(), RememberedPace { at: BootTime(7_000), attempts: 2, asked: false, fault: None })]
+                .into();
         Record { instance_id: Some(id.into()), boot_id: "b".into(), not_before, ..Record::default() }
     }
 

@@ -146,7 +146,7 @@ fn an_agent_that_is_down_is_said_to_be_down_before_anything_else() {
 
   then       on the tailnet as web-api
   now        tailscaled says Running, online
-  do         start it: systemctl start devbox-agent; why it stopped: journalctl -u devbox-agent
+  do         start it again; why it stopped is in its log
 
   name       web-api.tail1234.ts.net
 ";
@@ -162,7 +162,7 @@ fn what_tailscaled_cannot_say_is_said_as_well() {
 ● devbox-agent does not answer; nothing is known from before
 
   now        tailscaled does not answer (no answer in 3 s)
-  do         restart it: systemctl restart devbox-agent; what it did last: journalctl -u devbox-agent
+  do         restart it; what it did last is in its log
 ";
     assert_eq!(text, expected);
 }

@@ -1,5 +1,6 @@
 //! The real edges, made from settings.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 
 use super::service::SdNotify;
 use crate::clock::Clock;
-use crate::config::settings::{Endpoint, ProviderSettings, SupervisorKind};
+use crate::config::settings::{Endpoint, ProviderSettings, SupervisorKind, TokenSource};
 use crate::config::{Settings, Sources};
 use crate::core::edges::Edges;
 use crate::federation::Federation;
@@ -67,12 +68,19 @@ fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation
 
 fn supervisor(settings: &Settings) -> Arc<dyn Supervisor> {
     match settings.daemon.supervisor {
-        SupervisorKind::Child => Arc::new(ChildSupervisor::new(
-            settings.daemon.clone(),
-            settings.paths.runtime.clone(),
-            std::env::vars_os().collect(),
-        )),
+        SupervisorKind::Child => {
+            Arc::new(ChildSupervisor::new(settings.daemon.clone(), settings.paths.runtime.clone(), inherited(settings)))
+        }
     }
+}
+
+/// The agent's environment for tailscaled, without the variable that holds the workload token.
+fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
+    let token = match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::Environment(name), .. } => Some(name.as_str()),
+        _ => None,
+    };
+    std::env::vars_os().filter(|(name, _)| name.to_str() != token || token.is_none()).collect()
 }
 
 type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
@@ -97,7 +105,7 @@ fn channel(endpoint: &Endpoint, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Ch
     channel.map(Arc::new).context("failed to prepare the metadata client")
 }
 
-fn file(token: &crate::config::settings::TokenSource, instance: &Option<String>, rules: Rules) -> FileSettings {
+fn file(token: &TokenSource, instance: &Option<String>, rules: Rules) -> FileSettings {
     FileSettings {
         token: token.clone(),
         instance: instance.clone(),

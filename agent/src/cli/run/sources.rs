@@ -88,8 +88,9 @@ impl Configured {
                 return None;
             }
         };
-        if new.daemon != self.settings.daemon || new.paths != self.settings.paths {
-            tracing::warn!("[daemon] or [paths] changed: restart devbox-agent to use them");
+        let old = &self.settings;
+        if (&new.daemon, &new.paths, &new.report) != (&old.daemon, &old.paths, &old.report) {
+            tracing::warn!("[daemon], [paths] or [report] changed: restart devbox-agent to use them");
         }
         if new.log_level != self.settings.log_level {
             (self.set_log_level)(&new.log_level);

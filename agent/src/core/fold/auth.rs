@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::effect::{Kind, Login};
-use super::super::reason::{Code, Fault};
-use super::super::world::{Credential, Pending, World};
 use super::Draw;
 use crate::clock::{BootTime, Now};
+use crate::core::effect::{Kind, Login};
+use crate::core::reason::{Code, Fault};
+use crate::core::world::{Credential, LoginFacts, Pending, Proof, World};
 use crate::federation::{AccessToken, Claims, KEY_LIFE, KeyRequest};
 use crate::identity::record::Desired;
 use crate::secret::Secret;
@@ -14,14 +14,33 @@ use crate::secret::Secret;
 /// A credential is not used in the last moments of its life, which the request itself may take.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// So many refused keys in a row and a person must look (faults F25).
+const REFUSALS_MAX: u32 = 3;
+
 impl World {
-    pub(super) fn token_fetched(&mut self, client_id: String, jwt: Secret<String>, claims: &Claims) {
+    pub(super) fn token_fetched(
+        &mut self,
+        fetched: (String, Secret<String>),
+        claims: &Claims,
+        now: Now,
+        draw: Draw<'_>,
+    ) {
+        let (client_id, jwt) = fetched;
         let until = claims.expires.checked_sub(MARGIN).unwrap_or(claims.expires);
+        if until <= now.real {
+            let fault = Fault::new(Code::TokenExpired, "the token has less than ten seconds left when it arrives");
+            return self.failed(Kind::Token, fault, now.boot, draw);
+        }
         self.credentials.jwt = Some((Credential { value: jwt, inputs: client_id }, until));
     }
 
-    pub(super) fn exchanged(&mut self, client_id: String, access: AccessToken, now: BootTime) {
+    pub(super) fn exchanged(&mut self, client_id: String, access: AccessToken, now: BootTime, draw: Draw<'_>) {
         self.credentials.jwt = None;
+        if access.expires_in <= MARGIN {
+            let fault =
+                Fault::new(Code::ExchangeInvalid, "the access token has less than ten seconds left when it arrives");
+            return self.failed(Kind::Exchange, fault, now, draw);
+        }
         let until = now + access.expires_in.saturating_sub(MARGIN);
         self.credentials.access = Some((Credential { value: access.token, inputs: client_id }, until));
     }
@@ -33,11 +52,13 @@ impl World {
 
     /// tailscaled has taken the key: it is single-use, so it is forgotten here.
     pub(super) fn login_sent(&mut self, login: Login, now: Now, draw: Draw<'_>) {
-        let expires_at = self.credentials.key.take().map_or(now.boot, |(_, until)| until);
+        let lapse = now.boot + (KEY_LIFE - MARGIN);
+        let expires_at = self.credentials.key.take().map_or(lapse, |(_, until)| until);
         let old_key = self.node.status.as_ref().filter(|s| s.have_node_key).map(|s| s.node.public_key.clone());
         self.node.wrote = Some(login.preferences.clone());
         self.node.browse = false;
         self.node.wanted_round += 1;
+        self.login.tried = Some(now.boot);
         self.login.pending = Some(Pending { login, old_key, sent_at: now.boot, expires_at });
         if let Some(words) = self.login.early_refusal.take() {
             self.key_refused(&words, now.boot, draw);
@@ -49,15 +70,13 @@ impl World {
         self.login.pending = None;
         self.login.refused += 1;
         let code = if self.login.refused < REFUSALS_MAX { Code::KeyRefused } else { Code::KeysExhausted };
-        let fault = Fault { code, detail: words.to_owned(), retry_after: None, unsent: false };
-        self.failed(Kind::Login, fault, now, draw);
+        self.failed(Kind::Login, Fault::new(code, words), now, draw);
     }
 
     /// Control did not answer while the key was good: tailscaled goes on trying with it in vain, so it gets another one.
     pub(super) fn key_expired(&mut self, now: BootTime, draw: Draw<'_>) {
         self.login.pending = None;
-        let detail = "the control server did not answer while the key was good".to_owned();
-        let fault = Fault { code: Code::JoinPending, detail, retry_after: None, unsent: false };
+        let fault = Fault::new(Code::JoinPending, "the control server did not answer while the key was good");
         self.failed(Kind::Login, fault, now, draw);
     }
 
@@ -67,10 +86,11 @@ impl World {
         self.record.attempted = None;
         self.record.withdrawn = false;
         let renewed = pending.old_key.map(|_| now.boot).or(self.login.renewed);
-        self.login = super::super::world::LoginFacts { last: Some(now.boot), renewed, ..Default::default() };
-        self.proof =
-            super::super::world::Proof { round: self.proof.round, proven_at: Some(now.real), ..Default::default() };
-        self.tracks.remove(&Kind::Login);
+        self.login = LoginFacts { last: Some(now.boot), renewed, tried: self.login.tried, ..LoginFacts::default() };
+        self.proof = Proof { needed: false, proven_at: Some(now.real), ..self.proof.clone() };
+        for kind in [Kind::Login, Kind::Mint, Kind::Exchange, Kind::Token] {
+            self.forgive(kind);
+        }
     }
 
     pub(super) fn auth_failed(&mut self, kind: Kind, fault: &Fault) {
@@ -80,7 +100,9 @@ impl World {
                 self.credentials.jwt = None
             }
             Kind::Mint if fault.code == Code::MintDenied => self.credentials.access = None,
-            // Whether tailscaled took the key is not known; it may be spent.
+            // tailscaled has refused: the key was not used. Otherwise it may be spent.
+            Kind::Login if matches!(fault.code, Code::LocalapiDenied | Code::LocalapiError | Code::TailscaledState) => {
+            }
             Kind::Login => self.credentials.key = None,
             _ => {}
         }
@@ -98,6 +120,3 @@ impl World {
         }
     }
 }
-
-/// So many refused keys in a row and a person must look (faults F25).
-const REFUSALS_MAX: u32 = 3;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::effect::Kind;
-use super::super::reason::{Code, Fault};
-use super::super::world::{NodeFacts, World};
 use super::Draw;
 use crate::clock::{BootTime, Now};
+use crate::core::effect::Kind;
+use crate::core::reason::{Code, Fault};
+use crate::core::world::{NodeFacts, World};
 
 /// A tailscaled that ran this long did not crash at its start: it is started again at once.
 const STEADY: Duration = Duration::from_secs(10);
@@ -27,10 +27,11 @@ impl World {
     pub(super) fn settle_identity(&mut self) {
         let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
         let unreadable = self.set_aside.is_some() && self.record.instance_id.is_none();
-        if self.daemon.stored == Some(false) || unreadable {
-            self.record.instance_id = Some(instance.id.clone());
-        }
-        if let (Some(false), None, Some(tailnet)) = (self.daemon.stored, &self.record.applied, &self.platform.tailnet) {
+        let fresh = self.daemon.stored == Some(false);
+        let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| fresh || unreadable) else { return };
+        self.record.instance_id = Some(instance.id.clone());
+        let logging_in = self.login.pending.is_some() || self.track(Kind::Login).began.is_some();
+        if fresh && self.record.applied.is_none() && !logging_in {
             self.record.attempted = Some(Self::inputs(tailnet, &self.control_url));
         }
     }
@@ -59,10 +60,10 @@ impl World {
     /// The process is gone, and with it a key that it had not used yet.
     pub(super) fn daemon_gone(&mut self) {
         self.daemon.up_since = None;
-        self.login.pending = None;
         self.login.early_refusal = None;
-        if let Some(status) = self.node.status.take() {
-            self.daemon.stored = Some(status.have_node_key);
+        if self.login.pending.take().is_some() {
+            // Control may have taken the key just before: what is stored now has to be looked at.
+            self.daemon.stored = None;
         }
         self.node = NodeFacts {
             wanted_round: self.node.wanted_round + 1,

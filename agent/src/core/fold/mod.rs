@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::effect::{Effect, Kind, Outcome};
 use super::reason::Fault;
-use super::world::{Stopping, World};
+use super::world::{Credentials, Stopping, World};
 use crate::clock::{BootTime, Now};
 use crate::identity::record::Desired;
 use crate::retry::Pace;
@@ -19,6 +19,9 @@ use crate::tailscaled::Notify;
 
 /// How long the removal of an ephemeral node may hold up a stop (design §5).
 const REMOVAL_BOUND: Duration = Duration::from_secs(1);
+
+/// Signs of a resume this close to each other are of the same one.
+const SAME_RESUME: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 pub enum Event {
@@ -52,11 +55,9 @@ impl World {
             Event::Cancelled(kind) => self.track_mut(kind).began = None,
             Event::Bus(notify) => self.heard(*notify, now, draw),
             Event::Asked(verb) => self.asked(verb),
-            Event::Resumed(why) => self.resumed(why),
+            Event::Resumed(why) => self.resumed(why, now.boot),
             Event::Report(fault) => self.report_fault = fault,
-            Event::Stop => {
-                self.stopping.get_or_insert(Stopping { deadline: now.boot + REMOVAL_BOUND });
-            }
+            Event::Stop => self.stop(now.boot),
         }
         self.settle_identity();
     }
@@ -67,6 +68,7 @@ impl World {
             Kind::ReadStatus => self.node.reading_round = self.node.wanted_round,
             Kind::Login => self.login.early_refusal = None,
             Kind::Withdraw => self.record.withdrawn = true,
+            Kind::Prove => self.proof.seen_offline = false,
             _ => {}
         }
     }
@@ -93,8 +95,12 @@ impl World {
             (Effect::ReadStatus { run }, Outcome::Status(status)) if run == self.daemon.run => {
                 self.status_read(*status, began, now, draw);
             }
-            (Effect::Token { client_id }, Outcome::Token(jwt, claims)) => self.token_fetched(client_id, jwt, &claims),
-            (Effect::Exchange { client_id }, Outcome::Access(access)) => self.exchanged(client_id, access, now.boot),
+            (Effect::Token { client_id }, Outcome::Token(jwt, claims)) => {
+                self.token_fetched((client_id, jwt), &claims, now, draw);
+            }
+            (Effect::Exchange { client_id }, Outcome::Access(access)) => {
+                self.exchanged(client_id, access, now.boot, draw);
+            }
             (Effect::Mint(request), Outcome::Key(key)) => self.minted(request, key, now.boot),
             (Effect::Login(login), _) => self.login_sent(*login, now, draw),
             (Effect::Apply(wrote), _) => self.applied_preferences(wrote),
@@ -115,16 +121,35 @@ impl World {
         }
     }
 
-    /// Credentials and what was proven belong to the time before the pause.
-    fn resumed(&mut self, why: &'static str) {
+    /// The first word counts; a logout that failed long ago says nothing about the one that is needed now.
+    fn stop(&mut self, now: BootTime) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Stopping { deadline: now + REMOVAL_BOUND });
+            self.forgive_unless_running(Kind::Logout);
+        }
+    }
+
+    fn forgive_unless_running(&mut self, kind: Kind) {
+        if self.track(kind).began.is_none() {
+            self.forgive(kind);
+        }
+    }
+
+    fn resumed(&mut self, why: &'static str, now: BootTime) {
         tracing::info!(why, "the machine was resumed");
         self.platform.resumed = true;
         self.reread();
-        self.start_over_after_resume();
+        self.start_over_after_resume(now);
     }
 
-    fn start_over_after_resume(&mut self) {
-        self.credentials = Default::default();
+    /// Credentials and what was proven belong to the time before the pause. The clocks, the kernel and the platform each tell of the same
+    /// resume; what comes moments after the first is no other one.
+    fn start_over_after_resume(&mut self, now: BootTime) {
+        let last = self.proof.resumed_at.replace(now);
+        if last.is_some_and(|last| now.since(last) < SAME_RESUME) {
+            return;
+        }
+        self.credentials = Credentials::default();
         // Its connection died in the pause without saying so; asked for again, the client starts afresh.
         self.tracks.remove(&Kind::Connect);
         self.proof.needed = self.node.status.as_ref().is_some_and(|status| status.have_node_key);

@@ -1,9 +1,17 @@
 //! What tailscaled's status and bus messages become.
 
-use super::super::world::World;
+use std::time::Duration;
+
 use super::Draw;
 use crate::clock::{BootTime, Now};
+use crate::core::effect::Kind;
+use crate::core::world::{LoginFacts, World};
+use crate::identity::record::LoginInputs;
 use crate::tailscaled::{Notify, Preferences, Status};
+
+/// `start` takes the node offline within 14 ms (measured) and the bus says so. Should that message be lost, a read that begins this long
+/// after it and sees Online is the proof as well.
+const PROOF_SETTLED: Duration = Duration::from_secs(1);
 
 impl World {
     pub(super) fn status_read(&mut self, status: Status, began: BootTime, now: Now, draw: Draw<'_>) {
@@ -16,6 +24,7 @@ impl World {
         };
         let stands = !status.auth_url.is_empty();
         self.node.browse = stands;
+        self.daemon.stored = Some(status.have_node_key);
         self.node.status = Some(status);
         self.judge_login(stands, began, now, draw);
         self.judge_proof(began, now);
@@ -23,9 +32,26 @@ impl World {
             self.record.down_in_boot = Some(self.boot_id.clone());
         }
         if self.node.connected() {
-            self.login.rejoin = false;
-            self.online_at.get_or_insert(now.boot);
+            self.connected(now.boot);
         }
+    }
+
+    fn connected(&mut self, now: BootTime) {
+        self.login.rejoin = false;
+        self.was_online = true;
+        self.online_at.get_or_insert(now);
+        if self.record.applied.is_none() && self.login.pending.is_none() {
+            self.record.applied = self.record.attempted.take().or_else(|| self.granted());
+        }
+    }
+
+    /// What the node must have been made with when the record that knew it was unreadable: the tags say themselves.
+    fn granted(&self) -> Option<LoginInputs> {
+        let (tailnet, status) = (self.platform.tailnet.as_ref()?, self.node.status.as_ref()?);
+        self.set_aside.as_ref()?;
+        let mut tags = status.node.tags.clone();
+        tags.sort();
+        Some(LoginInputs { tags, ..Self::inputs(tailnet, &self.control_url) })
     }
 
     fn judge_login(&mut self, stands: bool, began: BootTime, now: Now, draw: Draw<'_>) {
@@ -35,9 +61,14 @@ impl World {
             self.login_succeeded(pending, now);
         } else if stands {
             self.key_refused("the control server asks for an interactive login", now.boot, draw);
-        } else if pending.expires_at <= now.boot {
+        } else if pending.expires_at <= now.boot && !self.awaits_approval() {
             self.key_expired(now.boot, draw);
         }
+    }
+
+    /// Control has taken the key and waits for a person: another key would not help.
+    fn awaits_approval(&self) -> bool {
+        self.node.status.as_ref().is_some_and(|status| status.backend_state == "NeedsMachineAuth")
     }
 
     /// A read that began after the proof was asked for counts: `start` makes the node offline until control has answered anew.
@@ -60,10 +91,17 @@ impl World {
             return;
         }
         self.node.wanted_round += 1;
+        if notify.initial {
+            let watch = self.track_mut(Kind::WatchBus);
+            (watch.attempts, watch.fault) = (0, None);
+        }
+        // `start` has made tailscaled ask control anew: what it says from here on is the proof.
+        let asked = self.proof.asked_at.is_some() || self.track(Kind::Prove).began.is_some();
+        self.proof.seen_offline |= asked && notify.state.is_some_and(|state| state != "Running");
         if let Some(prefs) = notify.prefs {
             if prefs.want_running {
                 self.record.down_in_boot = None;
-                self.record.withdrawn &= self.track(super::super::effect::Kind::Withdraw).began.is_some();
+                self.record.withdrawn &= self.track(Kind::Withdraw).began.is_some();
             }
             self.node.prefs = Some(prefs);
         }
@@ -79,7 +117,7 @@ impl World {
     fn rejected(&mut self, words: String, now: Now, draw: Draw<'_>) {
         if self.login.pending.is_some() {
             self.key_refused(&words, now.boot, draw);
-        } else if self.track(super::super::effect::Kind::Login).began.is_some() {
+        } else if self.track(Kind::Login).began.is_some() {
             self.login.early_refusal = Some(words);
         }
     }
@@ -105,6 +143,7 @@ impl World {
 
     pub(super) fn proof_asked(&mut self, now: BootTime) {
         self.proof.asked_at = Some(now);
+        self.proof.last_asked = Some(now);
         self.node.wanted_round += 1;
     }
 
@@ -121,7 +160,8 @@ impl World {
         self.record.applied = None;
         self.record.attempted = None;
         self.record.withdrawn = false;
-        self.login = super::super::world::LoginFacts { renewed: Some(now), ..Default::default() };
+        self.was_online = false;
+        self.login = LoginFacts { renewed: Some(now), ..LoginFacts::default() };
         if let Some(status) = &mut self.node.status {
             status.have_node_key = false;
             status.node.online = false;
@@ -130,6 +170,3 @@ impl World {
         self.node.wanted_round += 1;
     }
 }
-
-/// `start` takes the node offline within 14 ms (measured): a read that begins this long after it and sees Online is the proof.
-const PROOF_SETTLED: std::time::Duration = std::time::Duration::from_millis(100);

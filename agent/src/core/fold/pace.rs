@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::effect::Kind;
-use super::super::reason::{Class, Fault};
-use super::super::world::{Track, World};
 use super::Draw;
 use crate::clock::BootTime;
+use crate::core::effect::Kind;
+use crate::core::reason::{Class, Fault};
+use crate::core::world::{Track, World};
 use crate::identity::record::RememberedPace;
 use crate::retry::{LOCAL, METADATA, Pace, REFUSED, REMOTE, RETRY_AFTER_MAX, UNSENT, UNSENT_FOR};
 use crate::socket::document::Stage;
@@ -47,9 +47,18 @@ impl World {
         self.remember_pace(kind);
     }
 
+    /// Forgets what went wrong, but not when it last went right.
+    pub(super) fn forgive(&mut self, kind: Kind) {
+        let done = self.track(kind).done;
+        self.tracks.insert(kind, Track { done, ..Track::default() });
+        self.record.not_before.remove(kind.as_str());
+    }
+
     fn remember_pace(&mut self, kind: Kind) {
         let track = self.track(kind);
-        let pace = track.not_before.map(|at| RememberedPace { at, attempts: track.attempts, asked: track.asked });
+        let fault = track.fault.as_ref().map(|fault| (fault.code, fault.detail.clone()));
+        let pace =
+            track.not_before.map(|at| RememberedPace { at, attempts: track.attempts, asked: track.asked, fault });
         if let (true, Some(pace)) = (kind.remembers_pace(), pace) {
             self.record.not_before.insert(kind.as_str().to_owned(), pace);
         }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::effect::Kind;
-use super::super::reason::{Code, Fault};
-use super::super::world::World;
 use crate::clock::{BootTime, Now};
+use crate::core::effect::Kind;
+use crate::core::reason::{Code, Fault};
+use crate::core::world::{Credentials, World};
 use crate::metadata::Read;
 use crate::metadata::spec::{Spec, Wanted};
 use crate::retry::jitter;
@@ -32,38 +32,40 @@ impl World {
     pub(in crate::core) fn reconfigured(&mut self, control_url: String) {
         self.control_url = control_url;
         self.platform.etag = None;
+        self.credentials = Credentials::default();
+        self.tracks.remove(&Kind::Connect);
     }
 
     pub(super) fn read(&mut self, read: Read, wait: Duration, began: BootTime, now: Now) {
         let before = self.platform.etag.clone();
         self.platform.fetched_at = Some(now.real);
+        let resumed = std::mem::take(&mut self.platform.resumed);
         match read {
-            Read::Unchanged => self.platform.resumed = false,
+            Read::Unchanged => {}
             Read::Refused { fault, etag } => {
                 self.platform.etag = etag;
                 self.platform.refused = Some(fault);
             }
             Read::Document { spec, etag } => {
-                self.platform.etag = etag;
-                match self.impostor(&spec) {
-                    Some(fault) => self.platform.refused = Some(fault),
-                    None => self.adopt(*spec, now.boot),
+                match self.impostor(&spec, resumed) {
+                    // Its tag is not kept: at the real server it may stand for the real document.
+                    Some(fault) => (self.platform.refused, self.platform.etag) = (Some(fault), None),
+                    None => {
+                        self.platform.etag = etag;
+                        self.adopt(*spec, now.boot);
+                    }
                 }
             }
         }
         self.pace_reads(before, wait, began, now.boot);
     }
 
-    fn impostor(&self, spec: &Spec) -> Option<Fault> {
-        let known = self.platform.instance.as_ref().filter(|_| self.platform.confirmed && !self.platform.resumed)?;
-        (known.id != spec.instance.id).then(|| Fault {
-            code: Code::MetadataUntrusted,
-            detail: format!(
-                "this machine is instance {}, but the metadata now speaks of {}",
-                known.id, spec.instance.id
-            ),
-            retry_after: None,
-            unsent: false,
+    fn impostor(&self, spec: &Spec, resumed: bool) -> Option<Fault> {
+        let known = self.platform.instance.as_ref().filter(|_| self.platform.confirmed && !resumed)?;
+        let (ours, theirs) = (&known.id, &spec.instance.id);
+        (ours != theirs).then(|| {
+            let detail = format!("this machine is instance {ours}, but the metadata now speaks of {theirs}");
+            Fault::new(Code::MetadataUntrusted, detail)
         })
     }
 
@@ -73,7 +75,6 @@ impl World {
         self.platform.instance = Some(spec.instance.clone());
         self.platform.report_interval = Some(spec.report_interval);
         self.platform.confirmed = true;
-        self.platform.resumed = false;
         self.platform.refused = None;
         match &spec.tailnet {
             Wanted::Unsaid => self.platform.null_since = None,
@@ -88,7 +89,7 @@ impl World {
         self.record.spec = Some(Spec { tailnet, ..spec });
         if moved_on {
             tracing::info!("the instance's generation moved on");
-            self.start_over_after_resume();
+            self.start_over_after_resume(now);
         }
     }
 
@@ -115,7 +116,7 @@ impl World {
         } else if self.platform.polls {
             Some(now + jitter(POLL, 0.1))
         } else {
-            Some(began + READ_SPACING).filter(|_| !wait.is_zero())
+            Some(began + READ_SPACING).filter(|_| !wait.is_zero() || before.is_some())
         };
     }
 }

@@ -1,27 +1,38 @@
 //! From a token to a login.
 
-use super::super::decide::{Finding, Plan};
-use super::super::effect::{Effect, Kind, Login};
-use super::super::phase::Phase;
-use super::super::reason::Code;
-use super::super::view::{Change, Goal, Verdict, View};
-use super::super::world::{Pending, World};
+use std::time::Duration;
+
+use crate::core::decide::{Finding, Plan};
+use crate::core::effect::{Effect, Kind, Login};
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
+use crate::core::view::{Change, Goal, View};
+use crate::core::world::{Pending, World};
 use crate::metadata::spec::Tailnet;
 
 /// The kinds on the way to a key, last first: the furthest failure says most.
 const WAY: &[Kind] = &[Kind::Login, Kind::Mint, Kind::Exchange, Kind::Token];
 
+/// tailscaled may raise another AuthURL as soon as one is withdrawn; this is as fast as they are followed.
+const WITHDRAW_SPACING: Duration = Duration::from_secs(1);
+
 pub(super) fn withdraw(view: View<'_>, plan: &mut Plan) {
-    let logging_in = view.world.track(Kind::Login).began.is_some();
-    if matches!(view.goal(), Goal::Joined(_)) && view.writable() && view.world.node.browse && !logging_in {
+    let ours = matches!(view.goal(), Goal::Joined(_) | Goal::Left) && view.admitted();
+    if !ours || !view.writable() || !view.world.node.browse {
+        return;
+    }
+    let at = view.world.track(Kind::Withdraw).done.map_or(view.now.boot, |last| last + WITHDRAW_SPACING);
+    if at <= view.now.boot {
         plan.want(view, Effect::Withdraw);
+    } else {
+        plan.wake(Some(at));
     }
 }
 
 pub(super) fn replace(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     let has_key = view.status().is_some_and(|status| status.have_node_key);
-    if view.change(tailnet) != Some(Change::Replace) || !has_key || !view.writable() {
+    if view.change(tailnet) != Some(Change::Replace) || !has_key || !view.writable() || view.admin_down() {
         return;
     }
     if view.reauth_at() > view.now.boot {
@@ -33,18 +44,40 @@ pub(super) fn replace(view: View<'_>, plan: &mut Plan) {
 
 pub(super) fn authenticate(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
-    let admitted = matches!(view.verdict(), Verdict::Fresh | Verdict::Ours);
     if let (Some(Change::Reauthenticate), true) = (view.change(tailnet), view.reauth_at() > view.now.boot) {
         plan.wake(Some(view.reauth_at()));
     }
-    if !admitted || view.untrusted() || !view.needs_key(tailnet) || has_key_for(view, tailnet) {
+    if !view.admitted() || !view.needs_key(tailnet) || has_key_for(view, tailnet) {
         return;
     }
-    fetch_key(view, plan, tailnet);
+    if let Some(unsure) = unsure(view) {
+        if !view.online() {
+            plan.claim_unmet_by(view, Phase::WaitingForMetadata, unsure);
+        }
+        return;
+    }
+    if worth_a_key(view) {
+        fetch_key(view, plan, tailnet);
+    }
     if !view.online() {
         let waits_for = if view.perhaps_deleted() { Code::NodeDeleted } else { Code::TokenPending };
         plan.claim_unmet(view, Phase::Authenticating, WAY, waits_for);
     }
+}
+
+/// Why the spec in force is not one to make a node by: it was not confirmed in this run, is being taken back, or may be another machine's.
+fn unsure(view: View<'_>) -> Option<Finding> {
+    let platform = &view.world.platform;
+    match &platform.refused {
+        Some(fault) if fault.code == Code::MetadataUntrusted => Some(Finding::of(fault)),
+        _ if platform.confirmed && platform.null_since.is_none() => None,
+        _ => Some(view.fault(Kind::ReadSpec).map_or_else(|| Finding::plain(Code::MetadataPending), Finding::of)),
+    }
+}
+
+/// The first key is made while tailscaled starts. Another one, when nobody was there to take that, waits until tailscaled answers.
+fn worth_a_key(view: View<'_>) -> bool {
+    !view.too_old() && (view.writable() || view.world.track(Kind::Mint).done.is_none())
 }
 
 fn has_key_for(view: View<'_>, tailnet: &Tailnet) -> bool {
@@ -55,9 +88,6 @@ fn has_key_for(view: View<'_>, tailnet: &Tailnet) -> bool {
 /// Wants the next step of the way, from its end: what a later step has to wait for, an earlier one need not fetch yet.
 fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
     let client_id = tailnet.client_id.clone();
-    if view.world.track(Kind::Connect).done.is_none() {
-        plan.want(view, Effect::Connect);
-    }
     if !view.ready(Kind::Login) {
         return plan.wake(view.world.track(Kind::Login).not_before);
     }
@@ -75,6 +105,12 @@ fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
     if !view.ready(Kind::Exchange) {
         return plan.wake(view.world.track(Kind::Exchange).not_before);
     }
+    if view.world.track(Kind::Connect).done.is_none()
+        && view.fault(Kind::Token).is_none()
+        && view.fault(Kind::Connect).is_none()
+    {
+        plan.want(view, Effect::Connect);
+    }
     plan.want(view, Effect::Token { client_id });
 }
 
@@ -87,15 +123,10 @@ pub(super) fn login(view: View<'_>, plan: &mut Plan) {
     if !view.needs_key(tailnet) || !has_key_for(view, tailnet) {
         return;
     }
-    if view.writable() && on_disk(view) && !withdrawing(view) {
+    if view.writable() && on_disk(view) && !view.world.node.browse {
         plan.want(view, Effect::Login(Box::new(made_for(view, tailnet))));
     }
     plan.claim_unmet(view, Phase::Joining, &[Kind::Login], Code::JoinPending);
-}
-
-/// A login waits for the withdrawal: crossing it, one of the two would take the node down again.
-fn withdrawing(view: View<'_>) -> bool {
-    view.world.node.browse || view.world.track(Kind::Withdraw).began.is_some()
 }
 
 fn made_for(view: View<'_>, tailnet: &Tailnet) -> Login {

@@ -6,7 +6,7 @@ use super::super::decide::{Finding, Plan};
 use super::super::effect::{Effect, Kind};
 use super::super::phase::Phase;
 use super::super::reason::Code;
-use super::super::view::{Verdict, View};
+use super::super::view::View;
 use crate::clock::BootTime;
 
 /// Status reads in a row that a hanging tailscaled leaves unanswered.
@@ -28,13 +28,13 @@ const SETTLE_FOR: Duration = Duration::from_secs(3);
 const SETTLE_SLOW: Duration = Duration::from_secs(1);
 
 pub(super) fn run(view: View<'_>, plan: &mut Plan) {
-    if !matches!(view.verdict(), Verdict::Fresh | Verdict::Ours) {
-        return;
-    }
     let run = view.world.daemon.run;
     if view.world.daemon.up_since.is_some() {
         plan.want(view, Effect::MindDaemon);
         plan.want(view, Effect::WatchBus { run });
+        return;
+    }
+    if !view.admitted() {
         return;
     }
     plan.want(view, Effect::StartDaemon);

@@ -12,23 +12,44 @@ pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
     plan.closed = true;
     save(view, plan);
     let up = view.world.daemon.up_since.is_some();
-    let removes = ephemeral(view) && view.has_key() == Some(true);
-    let tries = removes && view.writable() && view.now.boot < stopping.deadline && view.fault(Kind::Logout).is_none();
-    if tries {
+    let removal = removal(view);
+    if up && view.now.boot < stopping.deadline && removal != Removal::Nothing && view.fault(Kind::Logout).is_none() {
         plan.claim(Phase::Leaving, None);
-        plan.want(view, Effect::Logout);
         plan.want(view, Effect::MindDaemon);
-        plan.wake(Some(stopping.deadline));
-        return;
+        match removal {
+            Removal::Unclear => plan.want(view, Effect::ReadStatus { run: view.world.daemon.run }),
+            _ => plan.want(view, Effect::Logout),
+        }
+        return plan.wake(Some(stopping.deadline));
     }
-    match (ephemeral(view), removes) {
-        (true, true) => plan.claim(Phase::Leaving, Some(unconfirmed(view))),
-        (true, false) => plan.claim(Phase::Left, None),
+    match (ephemeral(view), removal) {
+        (_, _) if matches!(view.goal(), Goal::Left) => plan.claim(Phase::Left, None),
+        (true, Removal::Nothing) => plan.claim(Phase::Left, None),
+        (true, _) => plan.claim(Phase::Leaving, Some(unconfirmed(view))),
         (false, _) => plan.claim(Phase::Stopped, Some(Finding::plain(Code::AgentStopping))),
     }
     plan.done = !up && plan.effects.is_empty() && view.world.track(Kind::Save).began.is_none();
     if up {
         plan.want(view, Effect::StopDaemon);
+    }
+}
+
+/// What a stop has to take from the tailnet.
+#[derive(Clone, Copy, PartialEq)]
+enum Removal {
+    Nothing,
+    Node,
+    /// A login is under way: the control server may have taken it.
+    Unclear,
+}
+
+fn removal(view: View<'_>) -> Removal {
+    let logging_in = view.world.login.pending.is_some() || view.world.track(Kind::Login).began.is_some();
+    match view.has_key() {
+        _ if !ephemeral(view) || !view.admitted() => Removal::Nothing,
+        Some(true) => Removal::Node,
+        _ if logging_in => Removal::Unclear,
+        _ => Removal::Nothing,
     }
 }
 
@@ -54,14 +75,17 @@ pub(super) fn identity(view: View<'_>, plan: &mut Plan) {
             plan.want(view, Effect::Inspect);
             plan.claim_unmet(view, Phase::CheckingIdentity, &[Kind::Inspect], Code::TailscaledStarting);
         }
-        Verdict::Foreign => plan.claim(Phase::Blocked, Some(Finding::plain(Code::ForeignNode))),
+        // On a machine without a tailnet of its own a person may have one.
+        Verdict::Foreign if matches!(view.goal(), Goal::Joined(_) | Goal::Left) => {
+            plan.claim(Phase::Blocked, Some(Finding::plain(Code::ForeignNode)));
+        }
         Verdict::OtherInstance => {
             if view.world.daemon.up_since.is_some() {
                 plan.want(view, Effect::StopDaemon);
             }
             plan.claim(Phase::Blocked, Some(other_instance(view)));
         }
-        Verdict::Fresh | Verdict::Ours => {}
+        Verdict::Foreign | Verdict::Fresh | Verdict::Ours => {}
     }
 }
 
@@ -81,7 +105,7 @@ pub(super) fn leave(view: View<'_>, plan: &mut Plan) {
         Goal::Unassigned => Phase::Unassigned,
         Goal::Unknown | Goal::Joined(_) => return,
     };
-    if view.has_key() != Some(true) {
+    if view.has_key() != Some(true) || !view.admitted() {
         return plan.claim(at_rest, None);
     }
     if view.writable() {

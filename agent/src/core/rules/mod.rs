@@ -31,7 +31,7 @@ pub const RULES: &[Rule] = &[
         name: "stop",
         says: "Asked to end, an ephemeral node is removed within a second, tailscaled is ended, and then the agent.",
         phases: &[Phase::Stopped, Phase::Leaving, Phase::Left],
-        wants: &[Kind::Save, Kind::Logout, Kind::StopDaemon, Kind::MindDaemon],
+        wants: &[Kind::Save, Kind::ReadStatus, Kind::Logout, Kind::StopDaemon, Kind::MindDaemon],
         apply: life::stop,
     },
     Rule {
@@ -50,8 +50,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "identity",
-        says: "tailscaled is admitted when it has no node, or this instance's own.",
-        phases: &[Phase::CheckingIdentity, Phase::Blocked],
+        says: "tailscaled is admitted when it has no node, or this instance's own; a person's own node is left alone.",
+        phases: &[Phase::CheckingIdentity, Phase::Degraded, Phase::Blocked],
         wants: &[Kind::Inspect, Kind::StopDaemon],
         apply: life::identity,
     },
@@ -107,7 +107,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "authenticate",
         says: "A node that needs a key gets one: token, exchange, mint, each as soon as its inputs are there.",
-        phases: &[Phase::Authenticating, Phase::Degraded, Phase::Blocked],
+        phases: &[Phase::WaitingForMetadata, Phase::Authenticating, Phase::Degraded, Phase::Blocked],
         wants: &[Kind::Connect, Kind::Token, Kind::Exchange, Kind::Mint],
         apply: auth::authenticate,
     },

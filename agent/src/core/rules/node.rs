@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::super::decide::{Finding, Plan};
 use super::super::effect::{Effect, Kind};
 use super::super::phase::Phase;
-use super::super::reason::{Code, Fault};
+use super::super::reason::Code;
 use super::super::view::{Goal, View};
 use crate::clock::BootTime;
 use crate::metadata::spec::Tailnet;
+use crate::tailscaled::Preferences;
 
 /// Somebody else's change of a preference that is ours is corrected at most this often.
 const CORRECTION_SPACING: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub(super) fn down(view: View<'_>, plan: &mut Plan) {
     }
     if view.admin_down() {
         plan.claim(Phase::Stopped, Some(Finding::plain(Code::AdminDown)));
-    } else if view.down() && view.writable() {
+    } else if view.world.taken_down() && view.writable() {
         plan.want(view, Effect::Up);
     }
 }
@@ -36,17 +37,23 @@ pub(super) fn down(view: View<'_>, plan: &mut Plan) {
 pub(super) fn preferences(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     let settled = view.writable() && view.has_key() == Some(true) && view.world.login.pending.is_none();
-    let Some(prefs) = view.world.node.prefs.as_ref().filter(|_| settled && !view.needs_key(tailnet)) else { return };
-    let wanted = view.preferences(tailnet);
-    if prefs.owned == wanted && !prefs.auto_update {
+    if !settled || view.needs_key(tailnet) {
         return;
     }
+    let Some(wanted) = drift(view, tailnet) else { return };
     let at = correct_at(view, view.world.node.wrote.as_ref() == Some(&wanted));
     if at <= view.now.boot {
         plan.want(view, Effect::Apply(wanted));
     } else {
         plan.wake(Some(at));
     }
+}
+
+/// The preferences that are ours, if tailscaled's differ.
+fn drift(view: View<'_>, tailnet: &Tailnet) -> Option<Preferences> {
+    let prefs = view.world.node.prefs.as_ref()?;
+    let wanted = view.preferences(tailnet);
+    (prefs.owned != wanted || prefs.auto_update).then_some(wanted)
 }
 
 /// When a difference may be corrected: what we wrote and somebody changed, slowly; what the spec newly says, at once.
@@ -57,10 +64,11 @@ fn correct_at(view: View<'_>, drifted: bool) -> BootTime {
 
 pub(super) fn prove(view: View<'_>, plan: &mut Plan) {
     let proof = &view.world.proof;
-    if !proof.needed || !matches!(view.goal(), Goal::Joined(_)) || view.world.login.pending.is_some() {
+    let Goal::Joined(tailnet) = view.goal() else { return };
+    if !proof.needed || view.needs_key(tailnet) || view.world.login.pending.is_some() {
         return;
     }
-    let at = proof.asked_at.map_or(view.now.boot, |last| last + PROOF_SPACING);
+    let at = proof.last_asked.map_or(view.now.boot, |last| last + PROOF_SPACING);
     if at <= view.now.boot && view.writable() {
         plan.want(view, Effect::Prove { round: proof.round });
     } else {
@@ -92,23 +100,24 @@ fn lost(view: View<'_>) -> Finding {
 pub(super) fn notices(view: View<'_>, plan: &mut Plan) {
     let world = view.world;
     let metadata = view.fault(Kind::ReadSpec).or(world.platform.refused.as_ref());
-    let faults = [metadata, view.fault(Kind::Save), view.fault(Kind::Apply), world.report_fault.as_ref()];
+    let faults = [metadata, view.fault(Kind::Save), world.report_fault.as_ref()];
     plan.notices.extend(faults.into_iter().flatten().map(Finding::of));
     if let Some(why) = &world.set_aside {
         plan.notices.push(Finding { detail: why.clone(), ..Finding::plain(Code::StateSetAside) });
     }
     if let (Goal::Joined(tailnet), true) = (view.goal(), view.online()) {
         plan.notices.extend(granted_otherwise(view, tailnet));
-        plan.notices.extend(way_failed(view));
+        plan.notices.extend(way_failed(view, tailnet));
     }
     let reason = plan.claim.as_ref().and_then(|(_, finding)| finding.as_ref()).map(|finding| finding.code);
     plan.notices.retain(|notice| Some(notice.code) != reason);
 }
 
-/// A node that is online and waits for another key says why it does not get it.
-fn way_failed(view: View<'_>) -> Option<Finding> {
-    let failed: Option<&Fault> = [Kind::Mint, Kind::Exchange, Kind::Token].iter().find_map(|kind| view.fault(*kind));
-    failed.map(Finding::of)
+/// A node that is online and waits for another key, or for its preferences, says why it does not get them.
+fn way_failed(view: View<'_>, tailnet: &Tailnet) -> Option<Finding> {
+    let way: &[Kind] = if view.needs_key(tailnet) { &[Kind::Mint, Kind::Exchange, Kind::Token] } else { &[] };
+    let apply = view.fault(Kind::Apply).filter(|_| drift(view, tailnet).is_some());
+    way.iter().find_map(|kind| view.fault(*kind)).or(apply).map(Finding::of)
 }
 
 fn granted_otherwise(view: View<'_>, tailnet: &Tailnet) -> Vec<Finding> {

@@ -260,7 +260,7 @@ fn budget(elapsed_ms: u64, cap_ms: u64, lives: usize) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, max_shrink_time: 10_000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happened_the_node_is_online_once_faults_stop(
