@@ -134,7 +134,7 @@ impl Patient {
         Ok(reason)
     }
 
-    /// Waits until the status and the report have this notice.
+    /// Waits until the status has this notice, in these words.
     pub async fn notes(&self, code: &str, words: &str) -> Result<()> {
         let noted = |status: &Value| {
             let notices = status["notices"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -268,16 +268,6 @@ fn a_runner_whose_control_server_is_silent_stops_after_a_second_and_says_that_it
 }
 
 #[test]
-fn tags_that_change_right_after_the_join_are_followed_at_once() {
-    let mut simulation = joined();
-    let changed = simulation.now_ms;
-    simulation.outside.change_tags(true);
-    simulation.fold(Event::Asked(Verb::Refresh));
-    simulation.run_until(changed + 2_000);
-    assert_eq!(simulation.count(Kind::Login, changed), 1);
-}
-
-#[test]
 fn an_auth_url_that_stands_is_withdrawn_before_a_key_that_waits_is_used() {
     let mut simulation = Simulation::new();
     simulation.outside.leave_auth_url();
