@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 /// A point on CLOCK_BOOTTIME, in milliseconds since the kernel started.
@@ -38,15 +39,25 @@ pub struct Now {
 }
 
 /// Where the time comes from; tests pass one they control.
+#[async_trait]
 pub trait Clock: Send + Sync {
     /// Reads all clocks.
     fn now(&self) -> Now;
+
+    /// Waits; safe to cancel. A clock of a test that says nothing else waits by tokio's time, which may be paused.
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
 }
+
+/// The finest slots of tokio's timer wheel together: a shorter wait wakes once anyway.
+const SHORT: Duration = Duration::from_millis(64);
 
 /// The kernel's clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+#[async_trait]
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the real clocks")]
     fn now(&self) -> Now {
@@ -54,6 +65,12 @@ impl Clock for SystemClock {
             boot: BootTime(read(nix::time::ClockId::CLOCK_BOOTTIME).as_millis() as u64),
             monotonic: read(nix::time::ClockId::CLOCK_MONOTONIC),
             real: SystemTime::now(),
+        }
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        if duration < SHORT || crate::sys::timer::sleep(duration).await.is_err() {
+            tokio::time::sleep(duration).await;
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod machine;
 pub mod platform;
 pub mod runner;
 pub mod scene;
+pub mod staging;
+pub mod stand_in;
 pub mod tools;
 pub mod web;
 pub mod witness;

@@ -138,7 +138,7 @@ impl Drive {
             Some((kind, ended)) = self.tasks.join_next() => self.ended(kind, ended)?,
             Some(notify) = self.bus.1.recv() => self.fold(Event::Bus(Box::new(notify))),
             input = inputs.recv() => self.take(input),
-            () = tokio::time::sleep(sleep) => {}
+            () = self.edges.clock.sleep(sleep) => {}
         }
         Ok(())
     }

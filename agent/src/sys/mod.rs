@@ -14,3 +14,5 @@ pub mod peer_groups;
 pub mod pidfd;
 /// Ending zombies as PID 1.
 pub mod reaper;
+/// Waiting without waking in between.
+pub mod timer;

@@ -65,7 +65,8 @@ async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<I
             _ = signals.terminate.recv() => Some(Input::Event(Event::Stop)),
             _ = signals.interrupt.recv() => Some(Input::Event(Event::Stop)),
             _ = signals.reload.recv() => configured.again(),
-            () = reread.notified() => configured.again(),
+            // `refresh` itself is on its way to the core already: done twice, it would send every request twice.
+            () = reread.notified() => configured.again().filter(|input| matches!(input, Input::Reconfigured(_))),
         };
         if let Some(input) = input
             && to_core.send(input).await.is_err()
