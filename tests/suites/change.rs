@@ -75,7 +75,7 @@ fn a_devbox_that_becomes_a_runner_is_another_node() {
         let mut devbox = Devbox::joined(&scene, "web").await?;
         devbox.change(|tailnet| tailnet.lifecycle = Some("ephemeral".to_owned()))?;
         let ephemeral = |node: &Node| node.pre_auth_key.as_ref().is_some_and(|key| key.ephemeral);
-        devbox.until_node("an ephemeral key", ephemeral).await?;
+        devbox.until_node("an ephemeral key", |node| ephemeral(node) && node.online).await?;
         devbox.online().await?;
         devbox.stop_agent().await?;
         devbox.close(Left::Nothing).await
