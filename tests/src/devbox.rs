@@ -1,18 +1,18 @@
 //! A machine that the platform knows, with the agent on it: what most stories are about.
 
+mod commands;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_agent::socket::document::Document;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
+pub use self::commands::Said;
 use crate::machine::{Link, Machine, Process, eventually};
 use crate::platform::headscale::api::Node;
 use crate::platform::instance::{InstanceSpec, Tailnet};
@@ -29,8 +29,6 @@ pub const LIMIT: Duration = Duration::from_secs(45);
 const TAGS: [&str; 4] = ["tag:devbox", "tag:ci", "tag:web", "tag:db"];
 /// Where the agent writes its status, at the default `[paths] runtime`.
 const STATUS: &str = "/run/devbox-agent/api/status.json";
-/// Where tailscaled listens on a machine of a [`Scene`].
-const DAEMON: &str = "--socket=/run/tailscale/tailscaled.sock";
 
 /// A machine, its instance, and the agent once it was started.
 pub struct Devbox<'a> {
@@ -65,17 +63,6 @@ impl From<&Node> for Identity {
             addresses: node.ip_addresses.clone(),
         }
     }
-}
-
-/// What a command answered.
-#[derive(Debug)]
-pub struct Said {
-    /// Its exit code; 128 and more for a signal.
-    pub code: u8,
-    /// Its standard output.
-    pub answer: String,
-    /// Its standard error.
-    pub talk: String,
 }
 
 impl<'a> Devbox<'a> {
@@ -310,67 +297,6 @@ impl<'a> Devbox<'a> {
         self.scene.platform.minter.minted().values().filter(|minted| minted.request.subject == subject).count()
     }
 
-    /// Runs `devbox-agent` with arguments.
-    ///
-    /// # Errors
-    /// When it cannot be run.
-    pub async fn ask(&self, arguments: &[&str]) -> Result<Said> {
-        let mut command = self.machine.command("devbox-agent");
-        command.args(arguments);
-        self.say(command).await
-    }
-
-    /// Runs `devbox-agent` with arguments, which must end with `code`.
-    ///
-    /// # Errors
-    /// When it ends otherwise.
-    pub async fn expect(&self, arguments: &[&str], code: u8) -> Result<Said> {
-        let said = self.ask(arguments).await?;
-        ensure!(said.code == code, "devbox-agent {} did not end with {code}: {said:?}", arguments.join(" "));
-        Ok(said)
-    }
-
-    /// Runs the `tailscale` command as an admin on this machine would.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub async fn tailscale(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.machine.command("tailscale");
-        command.arg(DAEMON).args(arguments);
-        let said = self.say(command).await?;
-        ensure!(said.code == 0, "tailscale {} failed: {said:?}", arguments.join(" "));
-        Ok(said.answer)
-    }
-
-    async fn say(&self, command: Command) -> Result<Said> {
-        let Output { status, stdout, stderr } = self.machine.exec(command).await?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Said { code: crate::machine::sandbox::exit_code(status), answer: text(stdout), talk: text(stderr) })
-    }
-
-    /// tailscaled's process, once there is one.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn tailscaled(&self) -> Result<Pid> {
-        let look = || async { self.find_tailscaled() };
-        eventually("tailscaled", LIMIT, look).await.with_context(|| self.tale())
-    }
-
-    fn find_tailscaled(&self) -> Result<Option<Pid>> {
-        let named = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|it| it == "tailscaled\n");
-        Ok(self.machine.processes()?.into_iter().find(named))
-    }
-
-    /// Sends tailscaled a signal.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub async fn signal_tailscaled(&self, signal: Signal) -> Result<()> {
-        let pid = self.tailscaled().await?;
-        kill(pid, signal).with_context(|| format!("failed to send {signal} to tailscaled"))
-    }
-
     /// Writes a configuration file of the agent, which it reads when it starts or is asked to.
     ///
     /// # Errors
@@ -398,7 +324,7 @@ impl<'a> Devbox<'a> {
 /// As much of a log as a failed story shows.
 const TALE_LINES: usize = 60;
 
-/// Writes a file of the machine that holds a token, at a place where the search for leaks does not look.
+/// Writes a file of the machine that holds a token, at a place that the search for secrets is spared.
 ///
 /// # Errors
 /// When it cannot be written.
