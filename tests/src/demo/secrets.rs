@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::cast::Cast;
+use super::cast::{Cast, DEVBOX};
+use super::runner::RUNNER;
 use super::teller::Teller;
 use crate::canary::Search;
 use crate::machine::Machine;
@@ -23,9 +24,12 @@ pub(super) fn play(teller: &Teller, cast: &Cast, runner: &Machine) -> Result<()>
     for machine in [&cast.devbox, runner, &cast.laptop, &cast.service] {
         search.processes(machine)?;
     }
+    for report in [DEVBOX, RUNNER].into_iter().flat_map(|instance| cast.scene.platform.reports.all(instance)) {
+        search.said("a report", &report.raw);
+    }
     check(&search)?;
     teller.seen(format_args!(
-        "none of {} tokens and keys in {} files, command lines and environments",
+        "none of {} tokens and keys in {} files, processes and reports",
         search.secrets(),
         search.looked()
     ));
