@@ -398,7 +398,7 @@ impl<'a> Devbox<'a> {
 /// As much of a log as a failed story shows.
 const TALE_LINES: usize = 60;
 
-/// Writes a file of the machine that holds a token, at a place where the search for leaks does not look.
+/// Writes a file of the machine that holds a token, at a place that the search for secrets is spared.
 ///
 /// # Errors
 /// When it cannot be written.

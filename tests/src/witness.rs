@@ -1,18 +1,16 @@
 //! What must hold at the end of every story, whatever happened in it: one node, nothing leaked, nothing left behind, every report in order.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
 
+use crate::canary::Search;
 use crate::devbox::Devbox;
 use crate::machine::Root;
-use crate::platform::ledger::SecretKind;
-use crate::scene::Scene;
 
-/// Where stories put tokens themselves, for the provider `file`; the search leaves it out.
+/// Where stories put tokens themselves, for the provider `file`; taken away before the search for secrets.
 pub const TOKENS: &str = "/run/workload";
 /// The folders of a machine that are its own.
 const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
@@ -42,19 +40,19 @@ impl Devbox<'_> {
         if let Some(agent) = self.running() {
             check_appetite(agent.pid())?;
         }
-        let secrets = Secrets::of(self.scene);
-        for pid in self.machine.processes()? {
-            secrets.check_process(pid)?;
-        }
+        let mut search = Search::new(self.scene.platform.ledger.secrets());
+        search.processes(&self.machine)?;
         if self.running().is_some() {
             self.stop_agent().await?;
         }
         let remaining = self.machine.processes()?;
         ensure!(remaining.is_empty(), "the stopped agent leaves processes {remaining:?}");
-        secrets.check_files(self.machine.root())?;
-        secrets.check_logs(self.scene)?;
+        self.search_files(&mut search)?;
+        ensure!(search.leaks().is_empty(), "secrets are shown: {:?}", search.leaks());
+        check_logs(&self.scene.lab.layout().logs)?;
         check_state(self.machine.root())?;
-        self.check_reports(&secrets)?;
+        let violations = self.scene.platform.reports.violations();
+        ensure!(violations.is_empty(), "reports broke the protocol: {violations:?}");
         self.check_nodes(left).await?;
         self.check_keys().await
     }
@@ -81,12 +79,19 @@ impl Devbox<'_> {
         Ok(())
     }
 
-    fn check_reports(&self, secrets: &Secrets) -> Result<()> {
-        let reports = &self.scene.platform.reports;
-        let violations = reports.violations();
-        ensure!(violations.is_empty(), "reports broke the protocol: {violations:?}");
-        for report in reports.all(&self.id) {
-            secrets.check(report.raw.as_bytes(), || "a report".to_owned())?;
+    /// Looks through the machine's files, all logs, and what the platform was told.
+    fn search_files(&self, search: &mut Search) -> Result<()> {
+        let root = self.machine.root();
+        let tokens = root.path(TOKENS);
+        if tokens.exists() {
+            fs::remove_dir_all(&tokens).context("failed to take the story's own token away")?;
+        }
+        for folder in FOLDERS {
+            search.folder(&root.path(folder))?;
+        }
+        search.folder(&self.scene.lab.layout().logs)?;
+        for report in self.scene.platform.reports.all(&self.id) {
+            search.text(Path::new("a report"), &report.raw);
         }
         Ok(())
     }
@@ -112,71 +117,14 @@ fn check_state(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Everything that the platform gave out and that may stand nowhere.
-struct Secrets(Vec<(SecretKind, String)>);
-
-impl Secrets {
-    fn of(scene: &Scene) -> Self {
-        Self(scene.platform.ledger.secrets())
-    }
-
-    fn check(&self, bytes: &[u8], place: impl Fn() -> String) -> Result<()> {
-        let text = String::from_utf8_lossy(bytes);
-        let found = self.0.iter().find(|(_, secret)| text.contains(secret.as_str()));
-        found.map_or(Ok(()), |(kind, _)| bail!("{} shows a secret: {kind:?}", place()))
-    }
-
-    fn check_process(&self, pid: Pid) -> Result<()> {
-        for file in ["cmdline", "environ"] {
-            let path = format!("/proc/{pid}/{file}");
-            match fs::read(&path) {
-                Ok(bytes) => self.check(&bytes, || path.clone())?,
-                Err(error) if has_ended(&error) => {}
-                Err(error) => return Err(error).with_context(|| format!("failed to read {path}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn check_files(&self, root: &Root) -> Result<()> {
-        let tokens = root.path(TOKENS);
-        FOLDERS.iter().try_for_each(|folder| self.check_folder(&root.path(folder), &tokens))
-    }
-
-    fn check_logs(&self, scene: &Scene) -> Result<()> {
-        self.check_folder(&scene.lab.layout().logs, Path::new(""))
-    }
-
-    fn check_folder(&self, folder: &Path, except: &Path) -> Result<()> {
-        for path in files_below(folder, except).with_context(|| format!("failed to list {}", folder.display()))? {
-            let bytes = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-            self.check(&bytes, || path.display().to_string())?;
-            let panicked = path.extension().is_some_and(|it| it == "log")
-                && String::from_utf8_lossy(&bytes).contains("panicked at");
-            ensure!(!panicked, "{} tells of a panic", path.display());
-        }
-        Ok(())
-    }
-}
-
-fn has_ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32)
-}
-
-/// Every regular file below `folder`, links not followed, `except` left out.
-fn files_below(folder: &Path, except: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        if path == except {
-            continue;
-        }
-        if kind.is_dir() {
-            found.extend(files_below(&path, except)?);
-        } else if kind.is_file() {
-            found.push(path);
+/// An agent that panicked says so in its log, wherever its story went on from there.
+fn check_logs(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            let log = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+            ensure!(!String::from_utf8_lossy(&log).contains("panicked at"), "{} tells of a panic", path.display());
         }
     }
-    Ok(found)
+    Ok(())
 }
