@@ -60,11 +60,6 @@ impl Search {
         &self.leaks
     }
 
-    /// Reads a text that was sent or shown, such as a report; `place` names it.
-    pub fn said(&mut self, place: &str, text: &str) {
-        self.text(Path::new(place), text);
-    }
-
     /// Reads every regular file under a folder.
     ///
     /// # Errors
