@@ -16,7 +16,7 @@ use crate::platform::ledger::SecretKind;
 pub struct Leak {
     /// What kind of secret.
     pub kind: SecretKind,
-    /// The file that holds it.
+    /// The file that holds it, or the name of another place.
     pub path: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Search {
         Self { secrets, looked: 0, leaks: Vec::new() }
     }
 
-    /// How many files, command lines and environments were read.
+    /// How many files, command lines, environments and texts were read.
     pub fn looked(&self) -> usize {
         self.looked
     }

@@ -92,10 +92,16 @@ pub(super) async fn online(
         document.agent.pid == pid && document.phase == Phase::Online && document.reason.is_none() && wanted(document)
     };
     let reports = &scene.platform.reports;
-    match reports.wait_for(instance, LIMIT, |report| parse(report).is_ok_and(|it| is_wanted(&it))).await {
-        Ok(report) => parse(&report),
-        Err(_) => Err(anyhow!("saw {}", last_words(reports.latest(instance)))),
+    let report = reports.wait_for(instance, LIMIT, |report| parse(report).is_ok_and(|it| is_wanted(&it)));
+    tokio::select! {
+        // A report that never came says less than what came instead.
+        report = report => report.map_or_else(|_| Err(anyhow!("saw {}", last_words(reports.latest(instance)))), |it| parse(&it)),
+        status = agent.wait() => Err(anyhow!("saw the agent end with {}: {}", status?, last_line(&agent.log()?))),
     }
+}
+
+fn last_line(log: &str) -> &str {
+    log.lines().last().unwrap_or("its log is empty")
 }
 
 fn parse(report: &Report) -> Result<Document> {

@@ -18,7 +18,7 @@ use crate::web::reach;
 /// The credential of runners.
 const CREDENTIAL: &str = "lab-ci";
 /// The runner's `instance.id`.
-const RUNNER: &str = "i-job-1";
+pub(super) const RUNNER: &str = "i-job-1";
 
 /// Returns the runner's machine, in which nothing runs any more.
 pub(super) async fn play(teller: &Teller, cast: &Cast) -> Result<Machine> {

@@ -1,8 +1,11 @@
 //! Nothing that the platform gave out in confidence stands where somebody could read it.
 
+use std::path::Path;
+
 use anyhow::{Result, bail, ensure};
 
-use super::cast::Cast;
+use super::cast::{Cast, DEVBOX};
+use super::runner::RUNNER;
 use super::teller::Teller;
 use crate::canary::Search;
 use crate::machine::Machine;
@@ -23,9 +26,12 @@ pub(super) fn play(teller: &Teller, cast: &Cast, runner: &Machine) -> Result<()>
     for machine in [&cast.devbox, runner, &cast.laptop, &cast.service] {
         search.processes(machine)?;
     }
+    for report in [DEVBOX, RUNNER].into_iter().flat_map(|instance| cast.scene.platform.reports.all(instance)) {
+        search.text(Path::new("report"), &report.raw);
+    }
     check(&search)?;
     teller.seen(format_args!(
-        "none of {} tokens and keys in {} files, command lines and environments",
+        "none of {} tokens and keys in {} files, processes and reports",
         search.secrets(),
         search.looked()
     ));
