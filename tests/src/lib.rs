@@ -3,9 +3,15 @@
 pub mod bench;
 pub mod canary;
 pub mod demo;
+pub mod devbox;
 pub mod machine;
 pub mod platform;
+#[cfg(test)]
+mod reached;
 pub mod runner;
 pub mod scene;
+pub mod staging;
+pub mod stand_in;
 pub mod tools;
 pub mod web;
+pub mod witness;

@@ -129,11 +129,19 @@ const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
 
 async fn agent(settings: Settings, sources: Sources, output: &mut Output<'_>) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let log = log.with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
+    let set_log_level = Box::new(move |level: &str| {
+        if let Err(error) = filter.reload(tracing_subscriber::EnvFilter::new(level)) {
+            tracing::warn!(%error, "the log's level stays as it was");
+        }
+    });
     if let Err(error) = crate::sys::dumpable::forbid() {
         tracing::warn!(%error, "core dumps are not forbidden");
     }
-    let result = match run::run(settings, sources).await {
+    let result = match run::run(settings, sources, set_log_level).await {
         Ok(()) => Ok(ExitCode::Fine),
         Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),
     };

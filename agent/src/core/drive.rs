@@ -194,7 +194,7 @@ impl Drive {
             }
             Some(Input::Reconfigured(both)) => {
                 let (settings, edges) = *both;
-                self.world.control_url = crate::config::control_url(&settings);
+                self.world.reconfigured(crate::config::control_url(&settings));
                 self.settings = settings;
                 self.edges = edges;
                 self.fold(Event::Asked(crate::socket::Verb::Refresh));

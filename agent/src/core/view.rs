@@ -74,7 +74,7 @@ pub enum Change {
     Replace,
 }
 
-/// A platform that changes its mind every second does not make the node flap: re-authentications that it causes are this far apart.
+/// A platform that changes its mind every second does not make the node flap: the first change is followed at once, the next ones this far apart.
 const REAUTH_SPACING: Duration = Duration::from_secs(60);
 
 /// A node that control does not hold as connected for this long may have been deleted.
@@ -187,9 +187,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// When a re-authentication that the spec asks for may be sent; a person's is never held up.
+    /// When the node key may be given up because the spec asks for it; a person is never held up.
     pub fn reauth_at(self) -> BootTime {
-        match self.world.login.last {
+        match self.world.login.renewed {
             Some(last) if !self.world.login.forced => last + REAUTH_SPACING,
             _ => self.now.boot,
         }

@@ -185,6 +185,8 @@ pub struct LoginFacts {
     pub rejoin: bool,
     /// When a login last succeeded.
     pub last: Option<BootTime>,
+    /// When the last of the node keys that a changed spec replaced was given up.
+    pub renewed: Option<BootTime>,
 }
 
 /// A login that was sent.

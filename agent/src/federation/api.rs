@@ -170,6 +170,10 @@ impl Api {
         if answer.status == StatusCode::OK {
             return Minted::read(&answer.body).map_err(|why| self.invalid(step, why));
         }
+        if answer.status.is_success() {
+            // Only 200 is Tailscale's; the body of another success may hold a key, and is not quoted.
+            return Err(self.invalid(step, format!("the answer has status {}, not 200", answer.status.as_u16())));
+        }
         if matches!(answer.status.as_u16(), 400 | 403) && wire::about_tags(&answer.body) {
             let tags = request.tags.join(", ");
             return Err(ApiError::Tags { tags, words: answer.words(&redactor) });

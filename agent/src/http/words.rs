@@ -46,7 +46,8 @@ impl Redactor {
         for secret in &self.secrets {
             text = text.replace(secret.expose().as_str(), MARK);
         }
-        self.redact_pieces(&text)
+        // What we did not send may be secret too: a key that was made for us, or a URL that logs this machine in.
+        crate::tailscaled::redact(&self.redact_pieces(&text))
     }
 
     /// Replaces every maximal run of credential characters that is part of a secret.

@@ -25,6 +25,9 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 /// Every other call: `start` may wait for tailscaled to take down what was up.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// tailscaled's words when its control client dropped the node key at a logout that failed; its state still has the key.
+const KEY_FORGOTTEN: &str = "no nodekey to log out";
+
 /// Read to see the preferences, patched to change them.
 const PREFS: &str = "prefs";
 
@@ -98,6 +101,29 @@ impl LocalApiClient {
         self.send("log in", Method::POST, "login-interactive", None).await
     }
 
+    async fn send_logout(&self) -> Result<(), LocalApiError> {
+        let call = Call {
+            verb: "log out",
+            method: Method::POST,
+            endpoint: "logout",
+            body: None,
+            deadline: self.logout_deadline,
+            secret: None,
+        };
+        self.transport.call(call).await.map(drop)
+    }
+
+    /// After a logout that control did not confirm only a new control client can repeat it, and `start` makes one.
+    async fn try_logout(&self) -> Result<(), LocalApiError> {
+        match self.send_logout().await {
+            Err(LocalApiError::Refused { words, .. }) if words.contains(KEY_FORGOTTEN) => {
+                self.start("prepare another logout", None, None).await?;
+                self.send_logout().await
+            }
+            ended => ended,
+        }
+    }
+
     async fn try_withdraw(&self) -> Result<(), LocalApiError> {
         let prefs = prefs::for_withdrawal(self.read_prefs().await?);
         self.start("withdraw the login", Some(&prefs), None).await
@@ -151,7 +177,7 @@ fn logout_fault(error: &LocalApiError) -> Fault {
 impl LocalApi for LocalApiClient {
     async fn status(&self) -> Result<Status, Fault> {
         let status = self.get("read the status", "status?peers=false", STATUS_DEADLINE).await;
-        status.map_err(|error| Fault::from(&error))
+        status.map(Status::presentable).map_err(|error| Fault::from(&error))
     }
 
     async fn login(&self, wanted: &Preferences, key: &Secret<String>) -> Result<(), Fault> {
@@ -176,15 +202,7 @@ impl LocalApi for LocalApiClient {
     }
 
     async fn logout(&self) -> Result<(), Fault> {
-        let call = Call {
-            verb: "log out",
-            method: Method::POST,
-            endpoint: "logout",
-            body: None,
-            deadline: self.logout_deadline,
-            secret: None,
-        };
-        self.transport.call(call).await.map(drop).map_err(|error| logout_fault(&error))
+        self.try_logout().await.map_err(|error| logout_fault(&error))
     }
 
     async fn watch(&self, to: mpsc::Sender<Notify>) -> Fault {

@@ -296,6 +296,17 @@ async fn a_logout_that_control_does_not_confirm_is_no_fault_of_tailscaled() {
 }
 
 #[tokio::test]
+async fn a_logout_is_repeated_by_a_new_control_client_when_the_old_one_has_dropped_the_key() {
+    let fake = Fake::new([
+        exchange("POST logout", Value::Null, 500, "no nodekey to log out"),
+        exchange("POST start", json!({ "UpdatePrefs": null }), 204, ""),
+        exchange("POST logout", Value::Null, 204, ""),
+    ]);
+    fake.client.logout().await.expect("logged out");
+    fake.done();
+}
+
+#[tokio::test]
 async fn the_bus_gives_its_messages_and_then_why_it_ended() {
     let lines = "{\"State\":2,\"Prefs\":{\"WantRunning\":true}}\n{\"State\":6}\n";
     let fake = Fake::new([exchange("GET watch-ipn-bus?mask=134", Value::Null, 200, lines)]);

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Deserializer};
 
+use super::redact::redact;
+use crate::core::reason::printable;
+
 /// Reads null as absent: Go writes null for what is not set.
 fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
@@ -32,6 +35,21 @@ pub struct Status {
     /// What tailscaled thinks is wrong, in sentences.
     #[serde(deserialize_with = "lenient")]
     pub health: Vec<String>,
+}
+
+/// The most of health's sentences, and of the characters of each, that are kept: they are shown, and reported within 16 KiB.
+const HEALTH_MAX: (usize, usize) = (16, 256);
+
+impl Status {
+    /// The status as it may be shown to everybody: health quotes the last login error, and that may quote a key or a login URL.
+    pub(super) fn presentable(mut self) -> Self {
+        let (sentences, characters) = HEALTH_MAX;
+        self.health.truncate(sentences);
+        for sentence in &mut self.health {
+            *sentence = printable(&redact(sentence), characters);
+        }
+        self
+    }
 }
 
 /// The node itself (`Self`, an `ipnstate.PeerStatus`).

@@ -1,27 +1,51 @@
 //! `cargo lab demo`.
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use devbox_lab::demo;
-use devbox_lab::machine::inside;
-use devbox_lab::tools::{Layout, Profile, Program, Progress, Workspace, prepare};
+use devbox_lab::machine::{inside, sandbox};
+use devbox_lab::staging::{self, NOBODY, Staging};
+use devbox_lab::tools::{Layout, LayoutError, Profile, Program, Progress, Workspace, prepare};
+
+/// The folder of the logs, under that of the lab's.
+const LOGS: &str = "demo";
 
 /// Show the main job on real parts, each step checked: join, restart, pause, a CI runner, a changed spec
 #[derive(Debug, clap::Args)]
-pub struct Demo {}
+pub struct Demo {
+    /// From copies of the built programs, as another user [default: nobody]; needs root
+    #[arg(long, value_name = "UID", num_args = 0..=1, default_missing_value = NOBODY, require_equals = true)]
+    as_user: Option<u32>,
+}
 
 impl Demo {
     /// Exits with 0 when every act was seen to succeed.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        inside(layout, |_, _| Ok(()), demo::play)
+        match self.as_user {
+            Some(uid) if !sandbox::is_inside() => {
+                staging::check_may_become(uid)?;
+                Staging::new(&built()?, uid)?.run(&[OsStr::new("demo")])
+            }
+            _ => inside(layout, |_, _| Ok(()), demo::play),
+        }
     }
 }
 
+/// The layout that another user's run was given, or else that of what is built here; with an empty folder for logs.
 fn layout() -> anyhow::Result<Layout> {
-    let workspace = Workspace::find();
-    let agent = prepare(&workspace, &Progress::new(), &Program::USUAL, Profile::Dev)?;
-    let layout = workspace.layout(agent, "demo").context("failed to find the lab's own program")?;
+    let mut layout = match Layout::from_environment() {
+        Err(LayoutError::Unset) => built()?,
+        given => given?,
+    };
+    layout.logs.push(LOGS);
     layout.clear_logs().with_context(|| format!("failed to prepare {}", layout.logs.display()))?;
     Ok(layout)
+}
+
+fn built() -> anyhow::Result<Layout> {
+    let workspace = Workspace::find();
+    let agent = prepare(&workspace, &Progress::new(), &Program::USUAL, Profile::Dev)?;
+    workspace.layout(agent, "").context("failed to find the lab's own program")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use devbox_lab::machine::{run_init, sandbox};
-use devbox_lab::runner;
+use devbox_lab::{runner, staging, stand_in};
 
 /// What the lab starts itself as.
 #[derive(Debug, clap::Subcommand)]
@@ -24,19 +24,29 @@ pub enum Hidden {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Become another user and run a plan
-    #[command(name = runner::BECOME, hide = true)]
+    /// Become another user and run the lab
+    #[command(name = staging::BECOME, hide = true)]
     AsUser {
         /// The user
         uid: u32,
-        /// The plan's file
-        plan: PathBuf,
+        /// A folder for a TUN device
+        device: PathBuf,
+        /// The lab's arguments
+        #[arg(last = true, required = true)]
+        arguments: Vec<OsString>,
     },
     /// Run a plan
     #[command(name = runner::RUN_PLAN, hide = true)]
     RunPlan {
         /// The plan's file
         plan: PathBuf,
+    },
+    /// Stand in for tailscaled
+    #[command(name = stand_in::STAND_IN, hide = true)]
+    StandIn {
+        /// What tailscaled is given
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
     },
 }
 
@@ -46,8 +56,9 @@ impl Hidden {
         match self {
             Self::Sandbox { command } => Ok(sandbox::enter(&command)?),
             Self::SandboxInit { command } => Ok(run_init(&command)?),
-            Self::AsUser { uid, plan } => match runner::become_user(uid, &plan)? {},
+            Self::AsUser { uid, device, arguments } => match staging::become_user(uid, &device, &arguments)? {},
             Self::RunPlan { plan } => runner::run_plan(&plan),
+            Self::StandIn { arguments } => stand_in::run(&arguments),
         }
     }
 }

@@ -4,9 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use devbox_lab::runner::{self, Options};
-
-/// The uid that `--as-user` stands for: nobody.
-const NOBODY: &str = "65534";
+use devbox_lab::staging::NOBODY;
 
 /// Run formatting, lints, unit, property and process tests, and the stories on real parts
 #[derive(Debug, clap::Args)]

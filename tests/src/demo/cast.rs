@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use devbox_agent::cli::timeline;
 use devbox_agent::core::phase::Phase;
 use devbox_agent::socket::document::{Document, NodeStatus};
 
@@ -113,6 +115,11 @@ fn last_words(report: Option<Report>) -> String {
 /// The node of a document that has one.
 pub(super) fn node_of(document: &Document) -> Result<&NodeStatus> {
     document.node.as_ref().context("expected a node in the status document, saw none")
+}
+
+/// How long an agent took until its node was online, by its own timeline: a report comes up to 250 ms later, as reports are coalesced.
+pub(super) fn online_after(document: &Document) -> Result<Duration> {
+    timeline::online_after(&document.boot).context("expected the time until the node was online, saw none")
 }
 
 /// A node as one line: name, addresses, tags.

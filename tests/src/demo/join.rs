@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use devbox_agent::cli::timeline;
 
-use super::cast::{Cast, DEVBOX, PORT, WORKSPACE, describe, node_of, online};
+use super::cast::{Cast, DEVBOX, PORT, WORKSPACE, describe, node_of, online, online_after};
 use super::teller::Teller;
 use crate::machine::Lab;
 use crate::platform::instance::{InstanceSpec, Tailnet};
@@ -20,7 +20,7 @@ pub(super) async fn play(teller: &Teller, lab: Lab) -> Result<Cast> {
     let start = Instant::now();
     let scene = Scene::start(lab).await?;
     scene.platform.add_credential(CREDENTIAL, WORKSPACE, &["tag:devbox", "tag:web"]);
-    teller.took("the platform is up: metadata, OIDC issuer, Tailscale API, Headscale", start.elapsed());
+    teller.took("the platform is up: metadata, OIDC, Tailscale API, Headscale", start.elapsed());
 
     let start = Instant::now();
     let (laptop, service) = (scene.machine("laptop")?, scene.machine("packages")?);
@@ -40,9 +40,7 @@ pub(super) async fn play(teller: &Teller, lab: Lab) -> Result<Cast> {
         "expected node web with tag:devbox and an address, saw {}",
         describe(&node)
     );
-    let after =
-        timeline::online_after(&document.boot).context("expected the time until the node was online, saw none")?;
-    teller.took("the devbox is on the tailnet, and nobody logged in", after);
+    teller.took("the devbox is on the tailnet, and nobody logged in", online_after(&document)?);
     teller.detail(describe(&node));
     teller.detail(timeline::draw(&document.boot).join("\n"));
     let cast = Cast { scene, devbox, agent, joined: node, laptop, service, sites };

@@ -48,9 +48,9 @@ async fn acts(teller: &mut Teller, lab: Lab) -> anyhow::Result<()> {
     let mut cast = join::play(teller, lab).await?;
     teller.act("A teammate's laptop opens the devbox's web server by name");
     reach::play(teller, &mut cast).await?;
-    teller.act("The devbox crashes: agent and tailscaled are killed, and the agent is started again");
+    teller.act("The devbox crashes and is started again");
     restart::play(teller, &mut cast).await?;
-    teller.act("The devbox is paused, the network forgets its connections, and it is resumed");
+    teller.act("The devbox is paused and resumed, and the network forgot its connections");
     pause::play(teller, &cast).await?;
     teller.act("A CI runner joins for one job and goes");
     let runner = runner::play(teller, &cast).await?;

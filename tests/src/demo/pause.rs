@@ -20,7 +20,7 @@ pub(super) async fn play(teller: &Teller, cast: &Cast) -> Result<()> {
     let mut watch = client.watch().await?;
     freeze(cast)?;
     ensure!(get(&cast.laptop, &url).await.is_err(), "expected no answer from a frozen devbox, saw one");
-    teller.seen("frozen, its connections to control and API silently lost; the laptop gets no answer");
+    teller.seen("frozen, its connections silently lost; the laptop gets no answer");
 
     cast.scene.platform.bump_generation(DEVBOX)?;
     let start = Instant::now();

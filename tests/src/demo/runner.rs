@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::LIMIT;
-use super::cast::{Cast, PORT, WORKSPACE, describe, listed, node_of, online};
+use super::cast::{Cast, PORT, WORKSPACE, describe, listed, node_of, online, online_after};
 use super::secrets;
 use super::teller::Teller;
 use crate::machine::{Machine, Process, eventually};
@@ -29,7 +29,7 @@ pub(super) async fn play(teller: &Teller, cast: &Cast) -> Result<Machine> {
     platform.add_instance(spec.named("job-1").joining(Tailnet::new(CREDENTIAL, &["tag:ci"])));
     let agent = cast.scene.start_agent(&machine)?;
     let document = online(&cast.scene, RUNNER, &agent, |_| true).await.context("expected the runner online")?;
-    teller.took("the runner is on the tailnet, as an ephemeral node", agent.started().elapsed());
+    teller.took("the runner is on the tailnet, as an ephemeral node", online_after(&document)?);
     teller.detail(describe(node_of(&document)?));
     let node = listed(&cast.scene, "job-1").await?.context("expected the runner at Headscale, saw none")?;
     let ephemeral = node.pre_auth_key.is_some_and(|key| key.ephemeral);

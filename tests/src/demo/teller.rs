@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use devbox_agent::cli::{output, words};
 
-/// Columns up to the end of the times: with the margin all fits 80.
-const WIDTH: usize = 70;
+/// Columns of what is said, so that with margin and time a line fits 80.
+const WIDTH: usize = 66;
 
 /// Bold (ECMA-48 §8.3.117, as all of these).
 const BOLD: &str = "1";
@@ -52,7 +52,7 @@ impl Teller {
     /// Adds details: lines of their own, as they are.
     pub fn detail(&self, text: impl Display) {
         for line in text.to_string().lines() {
-            println!("      {line}");
+            println!("{}", format!("      {line}").trim_end());
         }
     }
 

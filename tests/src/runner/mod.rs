@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-pub use staged::{BECOME, RUN_PLAN, become_user, run_plan};
+pub use staged::{RUN_PLAN, run_plan};
 
+use crate::staging;
 use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
 use stories::Plan;
 use tally::Tally;
@@ -56,7 +57,7 @@ impl Options {
 
 /// Runs the tests and prints the results; the last line is `N passed, N failed`.
 pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
-    options.as_user.map_or(Ok(()), staged::check_may_become)?;
+    options.as_user.map_or(Ok(()), staging::check_may_become)?;
     let (workspace, progress) = (Workspace::find(), Progress::new());
     let mut tally = Tally::default();
     // The Go programs take minutes the first time, so cargo works beside them.

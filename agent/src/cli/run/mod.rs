@@ -34,8 +34,11 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last status may take to reach its file.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
+/// Changes what is logged, to a level or levels by module.
+pub type SetLogLevel = Box<dyn Fn(&str) + Send>;
+
 /// Keeps this machine on its owner's tailnet, until it is told to stop.
-pub async fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLevel) -> anyhow::Result<()> {
     let signals = sources::Signals::new().context("failed to watch for signals")?;
     let _lock = lock(&settings, sources.uid)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -48,7 +51,8 @@ pub async fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
     let world = World::new(boot_id.clone(), config::control_url(&settings), outside.edges.store.load());
     let mut tasks = JoinSet::new();
     let reread = Arc::new(Notify::new());
-    let configured = sources::Configured { settings: settings.clone(), sources, edges: outside.edges.clone() };
+    let configured =
+        sources::Configured { settings: settings.clone(), sources, edges: outside.edges.clone(), set_log_level };
     sources::spawn(&mut tasks, (signals, reread.clone()), &to_core, configured);
     serve(&mut tasks, &settings, (&to_core, reread), documents.clone())?;
     let file = publish::Publisher::of_file(status_path(&settings.paths.runtime));

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::SetLogLevel;
 use super::edges::reconfigured;
 use crate::config::{self, Settings, Sources};
 use crate::core::drive::Input;
@@ -39,6 +40,7 @@ pub(super) struct Configured {
     pub settings: Settings,
     pub sources: Sources,
     pub edges: Edges,
+    pub set_log_level: SetLogLevel,
 }
 
 /// Starts everything that waits for something outside; `reread` asks for configuration to be read again, as SIGHUP does.
@@ -63,7 +65,8 @@ async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<I
             _ = signals.terminate.recv() => Some(Input::Event(Event::Stop)),
             _ = signals.interrupt.recv() => Some(Input::Event(Event::Stop)),
             _ = signals.reload.recv() => configured.again(),
-            () = reread.notified() => configured.again(),
+            // `refresh` itself is on its way to the core already: done twice, it would send every request twice.
+            () = reread.notified() => configured.again().filter(|input| matches!(input, Input::Reconfigured(_))),
         };
         if let Some(input) = input
             && to_core.send(input).await.is_err()
@@ -87,6 +90,9 @@ impl Configured {
         };
         if new.daemon != self.settings.daemon || new.paths != self.settings.paths {
             tracing::warn!("[daemon] or [paths] changed: restart devbox-agent to use them");
+        }
+        if new.log_level != self.settings.log_level {
+            (self.set_log_level)(&new.log_level);
         }
         if std::mem::replace(&mut self.settings, new.clone()) == new {
             return Some(Input::Event(Event::Asked(Verb::Refresh)));

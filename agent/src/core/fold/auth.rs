@@ -66,7 +66,8 @@ impl World {
         self.record.applied = Some(pending.login.inputs);
         self.record.attempted = None;
         self.record.withdrawn = false;
-        self.login = super::super::world::LoginFacts { last: Some(now.boot), ..Default::default() };
+        let renewed = pending.old_key.map(|_| now.boot).or(self.login.renewed);
+        self.login = super::super::world::LoginFacts { last: Some(now.boot), renewed, ..Default::default() };
         self.proof =
             super::super::world::Proof { round: self.proof.round, proven_at: Some(now.real), ..Default::default() };
         self.tracks.remove(&Kind::Login);

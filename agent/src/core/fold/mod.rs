@@ -101,7 +101,7 @@ impl World {
             (Effect::Up, _) => self.brought_up(),
             (Effect::Prove { .. }, _) => self.proof_asked(now.boot),
             (Effect::Withdraw, _) => self.withdrew(),
-            (Effect::Logout, _) => self.logged_out(),
+            (Effect::Logout, _) => self.logged_out(now.boot),
             _ => {}
         }
     }

@@ -117,11 +117,11 @@ impl World {
     }
 
     /// The logout was ours, so that its missing key is no surprise.
-    pub(super) fn logged_out(&mut self) {
+    pub(super) fn logged_out(&mut self, now: BootTime) {
         self.record.applied = None;
         self.record.attempted = None;
         self.record.withdrawn = false;
-        self.login = Default::default();
+        self.login = super::super::world::LoginFacts { renewed: Some(now), ..Default::default() };
         if let Some(status) = &mut self.node.status {
             status.have_node_key = false;
             status.node.online = false;

@@ -28,6 +28,12 @@ impl World {
         track.not_before = track.not_before.filter(|_| track.asked);
     }
 
+    /// Takes in that configuration is another one. What a document comes to depends on it, so the whole of it is wanted again.
+    pub(in crate::core) fn reconfigured(&mut self, control_url: String) {
+        self.control_url = control_url;
+        self.platform.etag = None;
+    }
+
     pub(super) fn read(&mut self, read: Read, wait: Duration, began: BootTime, now: Now) {
         let before = self.platform.etag.clone();
         self.platform.fetched_at = Some(now.real);

@@ -24,6 +24,9 @@ pub(super) fn replace(view: View<'_>, plan: &mut Plan) {
     if view.change(tailnet) != Some(Change::Replace) || !has_key || !view.writable() {
         return;
     }
+    if view.reauth_at() > view.now.boot {
+        return plan.wake(Some(view.reauth_at()));
+    }
     plan.want(view, Effect::Logout);
     plan.claim_unmet(view, Phase::Joining, &[Kind::Logout], Code::JoinPending);
 }
@@ -39,7 +42,8 @@ pub(super) fn authenticate(view: View<'_>, plan: &mut Plan) {
     }
     fetch_key(view, plan, tailnet);
     if !view.online() {
-        plan.claim_unmet(view, Phase::Authenticating, WAY, Code::TokenPending);
+        let waits_for = if view.perhaps_deleted() { Code::NodeDeleted } else { Code::TokenPending };
+        plan.claim_unmet(view, Phase::Authenticating, WAY, waits_for);
     }
 }
 
@@ -83,10 +87,15 @@ pub(super) fn login(view: View<'_>, plan: &mut Plan) {
     if !view.needs_key(tailnet) || !has_key_for(view, tailnet) {
         return;
     }
-    if view.writable() && on_disk(view) {
+    if view.writable() && on_disk(view) && !withdrawing(view) {
         plan.want(view, Effect::Login(Box::new(made_for(view, tailnet))));
     }
     plan.claim_unmet(view, Phase::Joining, &[Kind::Login], Code::JoinPending);
+}
+
+/// A login waits for the withdrawal: crossing it, one of the two would take the node down again.
+fn withdrawing(view: View<'_>) -> bool {
+    view.world.node.browse || view.world.track(Kind::Withdraw).began.is_some()
 }
 
 fn made_for(view: View<'_>, tailnet: &Tailnet) -> Login {

@@ -171,6 +171,8 @@ impl Simulation {
         let running = self.world.daemon.up_since.is_some();
         let writes = [Kind::Login, Kind::Apply, Kind::Up, Kind::Prove, Kind::Withdraw, Kind::Logout];
         assert!(running || !kinds.iter().any(|kind| writes.contains(kind)), "a write without tailscaled: {kinds:?}");
+        let crossing = [Kind::Login, Kind::Withdraw].iter().all(|kind| self.in_flight.contains_key(kind));
+        assert!(!crossing, "a login crosses a withdrawal");
         if self.last.as_ref() != Some(decision) {
             let record = serde_json::to_string(&self.world.record).expect("a record is JSON");
             assert!(!format!("{decision:?}{record}").contains("CANARY"), "a secret was emitted");

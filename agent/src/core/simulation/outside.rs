@@ -169,10 +169,22 @@ impl Outside {
         }
     }
 
+    pub fn admin_renames(&mut self) {
+        if let (Some(prefs), true) = (&mut self.prefs, self.running) {
+            prefs.owned.hostname = "mine".to_owned();
+            self.tell_prefs();
+        }
+    }
+
     pub fn admin_logout(&mut self) {
         if self.running && self.node.take().is_some() {
             self.reset_prefs();
         }
+    }
+
+    /// Somebody began to log in and left the AuthURL standing.
+    pub fn leave_auth_url(&mut self) {
+        self.auth_url = true;
     }
 
     pub fn key_expires(&mut self) {

@@ -72,6 +72,17 @@ fn changed_tags_authenticate_again_once_and_oscillating_ones_once_a_minute() {
 }
 
 #[test]
+fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    simulation.outside.change_tags(true);
+    simulation.fold(Event::Asked(Verb::Refresh));
+    simulation.run_until(start + 2_000);
+    assert_eq!(simulation.count(Kind::Login, start), 1);
+    assert_eq!(simulation.decide().phase, Phase::Online);
+}
+
+#[test]
 fn a_refused_exchange_is_asked_at_most_four_times_an_hour() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::ExchangeRefuses, true);
@@ -92,6 +103,34 @@ fn three_refused_keys_block_and_a_good_one_heals() {
     assert_eq!(simulation.count(Kind::Mint, 0), 3);
     simulation.outside.heal();
     simulation.run_until_online().expect("heals by itself");
+}
+
+#[test]
+fn new_configuration_has_the_document_read_as_a_whole_and_then_watched_again() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    let control_url = simulation.world.control_url.clone();
+    simulation.world.reconfigured(control_url);
+    simulation.ask(Verb::Refresh);
+    simulation.run_until(start + 60_000);
+    assert_eq!(simulation.count(Kind::ReadSpec, start), 3, "one at once, and two long polls");
+    assert!(simulation.world.platform.etag.is_some() && !simulation.world.platform.polls);
+    assert_eq!(simulation.count(Kind::Login, start), 0);
+}
+
+#[test]
+fn a_name_that_somebody_keeps_setting_is_corrected_once_a_minute() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    while simulation.now_ms < start + 170_000 {
+        simulation.outside.admin_renames();
+        simulation.run_until(simulation.now_ms + 2_000);
+    }
+    assert_eq!(simulation.count(Kind::Apply, start), 3);
+    simulation.run_until(simulation.now_ms + 60_000);
+    let prefs = simulation.world.node.prefs.as_ref().expect("preferences");
+    assert_eq!(prefs.owned.hostname, "box");
+    assert_eq!(simulation.count(Kind::Login, start), 0);
 }
 
 #[test]
@@ -226,4 +265,40 @@ fn a_runner_whose_control_server_is_silent_stops_after_a_second_and_says_that_it
     let decision = simulation.decide();
     assert!(decision.done);
     assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Leaving, Code::LogoutFailed));
+}
+
+#[test]
+fn tags_that_change_right_after_the_join_are_followed_at_once() {
+    let mut simulation = joined();
+    let changed = simulation.now_ms;
+    simulation.outside.change_tags(true);
+    simulation.fold(Event::Asked(Verb::Refresh));
+    simulation.run_until(changed + 2_000);
+    assert_eq!(simulation.count(Kind::Login, changed), 1);
+}
+
+#[test]
+fn an_auth_url_that_stands_is_withdrawn_before_a_key_that_waits_is_used() {
+    let mut simulation = Simulation::new();
+    simulation.outside.leave_auth_url();
+    simulation.run_until_online().expect("joins");
+    let started = simulation.started.iter().map(|(_, kind)| *kind);
+    let order: Vec<Kind> = started.filter(|kind| matches!(kind, Kind::Login | Kind::Withdraw)).collect();
+    assert_eq!(order, [Kind::Withdraw, Kind::Login]);
+}
+
+#[test]
+fn a_node_that_may_have_been_deleted_is_said_to_be_while_it_joins_again() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 600_000);
+    simulation.outside.node_deleted();
+    let mut reasons = Vec::new();
+    let deleted = simulation.now_ms;
+    while simulation.count(Kind::Login, deleted) == 0 {
+        assert!(simulation.now_ms < deleted + 180_000, "no new login");
+        simulation.run_until(simulation.now_ms + 1);
+        reasons.extend(simulation.decide().reason.map(|reason| reason.code));
+        reasons.dedup();
+    }
+    assert!(reasons.starts_with(&[Code::ControlLost, Code::NodeDeleted]), "{reasons:?}");
 }

@@ -5,10 +5,16 @@ use super::LIMIT;
 
 /// A report that is as the protocol says.
 pub(super) fn report(instance: &str, boot_id: &str, boottime_ms: u64) -> Vec<u8> {
-    let status = json!({ "version": 1, "phase": "online", "reason": null, "node": { "name": "web-api" } });
+    let time = "2026-01-02T03:04:05Z";
+    let status = json!({
+        "version": 1, "instance": null, "phase": "online", "reason": null, "notices": [], "since": time, "since_ms": 5, "node": null,
+        "daemon": { "version": "1.102.3", "backend_state": "Running", "health": [], "restarts": 0 },
+        "agent": { "version": "0.1.0", "pid": 7, "started_at": time }, "boot": { "stages": [] },
+        "identity": { "verdict": "fresh", "evidence": [] }, "metadata": { "provider": "devbox" },
+    });
     let report = json!({
         "version": 1, "instance_id": instance, "boot_id": boot_id, "boottime_ms": boottime_ms,
-        "generation": "1", "sent_at": "2026-01-02T03:04:05Z", "status": status,
+        "generation": "1", "sent_at": time, "status": status,
     });
     report.to_string().into_bytes()
 }
@@ -46,7 +52,7 @@ fn what_breaks_the_schema_is_refused_and_remembered() {
         (good.replace("\"boot_id\":\"a\"", "\"boot_id\":\"\""), 400),
         (good.replace("2026-01-02T", "yesterday "), 400),
         (good.replace("\"online\"", "\"fine\""), 400),
-        (good.replace("{\"name\":\"web-api\"}", "\"web-api\""), 400),
+        (good.replace("\"node\":null", "\"node\":\"web-api\""), 400),
         (good.replace("\"i-1\"", "\"i-2\""), 403),
         (good.replace("\"online\"", &format!("\"{}\"", "x".repeat(16 * 1024))), 413),
     ];
