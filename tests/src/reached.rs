@@ -17,6 +17,7 @@ const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
 
 /// The code as status spells it, the file, and the function in it.
 const REACHED: &[(&str, &str, &str)] = &[
+    ("metadata_pending", SIMULATION, "a_key_is_made_only_by_a_spec_that_was_confirmed_in_this_run"),
     ("metadata_unreachable", METADATA, "an_endpoint_that_comes_late_is_found"),
     ("metadata_timeout", METADATA, "an_endpoint_that_is_slow_or_silent_is_given_up_in_time"),
     ("metadata_unavailable", METADATA, "a_platform_that_recovers_is_asked_no_more_than_needed"),

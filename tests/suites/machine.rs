@@ -141,7 +141,8 @@ fn a_frozen_machine_does_nothing_and_then_goes_on() {
         let mut parent = machine.command("sh");
         parent.args(["-c", "sleep 1000 & sleep 1000 & echo ready; wait"]);
         let parent = machine.spawn(parent)?;
-        eventually("the children", LIMIT, || async { Ok((machine.processes()?.len() == 3).then_some(())) }).await?;
+        let all_there = || async { Ok((machine.processes()?.len() == 3 && !parent.log()?.is_empty()).then_some(())) };
+        eventually("the children", LIMIT, all_there).await?;
 
         machine.freeze()?;
         for pid in machine.processes()? {

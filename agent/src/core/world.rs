@@ -144,6 +144,18 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// tailscaled has taken a login: these are its preferences now, whether the bus has said so or not.
+    pub fn logged_in_with(&mut self, owned: &Preferences) {
+        self.wrote = Some(owned.clone());
+        self.browse = false;
+        self.prefs = Some(CurrentPreferences {
+            owned: owned.clone(),
+            auto_update: false,
+            want_running: true,
+            logged_out: false,
+        });
+    }
+
     /// Whether tailscaled says that it runs, that control holds the node as connected, and what it is called.
     pub fn connected(&self) -> bool {
         let logged_out = self.prefs.as_ref().is_some_and(|prefs| prefs.logged_out);

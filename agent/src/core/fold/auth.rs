@@ -55,8 +55,7 @@ impl World {
         let lapse = now.boot + (KEY_LIFE - MARGIN);
         let expires_at = self.credentials.key.take().map_or(lapse, |(_, until)| until);
         let old_key = self.node.status.as_ref().filter(|s| s.have_node_key).map(|s| s.node.public_key.clone());
-        self.node.wrote = Some(login.preferences.clone());
-        self.node.browse = false;
+        self.node.logged_in_with(&login.preferences);
         self.node.wanted_round += 1;
         self.login.tried = Some(now.boot);
         self.login.pending = Some(Pending { login, old_key, sent_at: now.boot, expires_at });

@@ -8,7 +8,7 @@ use crate::core::reason::{Code, Fault};
 use crate::core::world::{Credentials, World};
 use crate::metadata::Read;
 use crate::metadata::spec::{Spec, Wanted};
-use crate::retry::jitter;
+use crate::retry::{METADATA, jitter};
 
 /// How often metadata is read from a server that does not hold requests (protocol, "Requests").
 const POLL: Duration = Duration::from_secs(60);
@@ -46,18 +46,21 @@ impl World {
                 self.platform.etag = etag;
                 self.platform.refused = Some(fault);
             }
-            Read::Document { spec, etag } => {
-                match self.impostor(&spec, resumed) {
-                    // Its tag is not kept: at the real server it may stand for the real document.
-                    Some(fault) => (self.platform.refused, self.platform.etag) = (Some(fault), None),
-                    None => {
-                        self.platform.etag = etag;
-                        self.adopt(*spec, now.boot);
-                    }
+            Read::Document { spec, etag } => match self.impostor(&spec, resumed) {
+                Some(fault) => return self.distrust(fault, now.boot),
+                None => {
+                    self.platform.etag = etag;
+                    self.adopt(*spec, now.boot);
                 }
-            }
+            },
         }
         self.pace_reads(before, wait, began, now.boot);
+    }
+
+    /// The tag of another machine's document is not kept: at the real server it may stand for the real one.
+    fn distrust(&mut self, fault: Fault, now: BootTime) {
+        self.platform.refused = Some(fault);
+        self.track_mut(Kind::ReadSpec).not_before = Some(now + METADATA.cap);
     }
 
     fn impostor(&self, spec: &Spec, resumed: bool) -> Option<Fault> {

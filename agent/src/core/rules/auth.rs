@@ -88,6 +88,9 @@ fn has_key_for(view: View<'_>, tailnet: &Tailnet) -> bool {
 /// Wants the next step of the way, from its end: what a later step has to wait for, an earlier one need not fetch yet.
 fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
     let client_id = tailnet.client_id.clone();
+    if WAY.iter().all(|kind| view.ready(*kind)) && view.fault(Kind::Connect).is_none() && !connected(view) {
+        plan.want(view, Effect::Connect);
+    }
     if !view.ready(Kind::Login) {
         return plan.wake(view.world.track(Kind::Login).not_before);
     }
@@ -105,13 +108,12 @@ fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
     if !view.ready(Kind::Exchange) {
         return plan.wake(view.world.track(Kind::Exchange).not_before);
     }
-    if view.world.track(Kind::Connect).done.is_none()
-        && view.fault(Kind::Token).is_none()
-        && view.fault(Kind::Connect).is_none()
-    {
-        plan.want(view, Effect::Connect);
-    }
     plan.want(view, Effect::Token { client_id });
+}
+
+/// Whether the connection to the API was opened; it is no request of its own worth repeating.
+fn connected(view: View<'_>) -> bool {
+    view.world.track(Kind::Connect).done.is_some()
 }
 
 pub(super) fn login(view: View<'_>, plan: &mut Plan) {

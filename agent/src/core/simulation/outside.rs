@@ -48,6 +48,10 @@ pub(super) fn weak() -> impl Strategy<Value = Weak> {
 pub(in crate::core) struct Outside {
     broken: Vec<Weak>,
     pub hangs: bool,
+    /// Whether the document names no tailnet.
+    pub unassigned: bool,
+    /// How much longer than usual a metadata read takes, in milliseconds.
+    pub metadata_delay: u64,
     pub tailnet: Tailnet,
     version: u64,
     running: bool,
@@ -122,6 +126,7 @@ impl Outside {
         match effect {
             Effect::MindDaemon | Effect::WatchBus { .. } => u64::MAX / 2,
             Effect::ReadSpec { etag: Some(etag), wait, .. } if *etag == self.etag() => wait.as_millis() as u64,
+            Effect::ReadSpec { .. } => 5 + self.metadata_delay,
             Effect::ReadStatus { .. } if self.hangs => 3_000,
             Effect::Logout if self.ok(Weak::Control).is_err() => 5_000,
             Effect::StartDaemon => 60,
@@ -202,6 +207,15 @@ impl Outside {
         }
     }
 
+    /// A person logs this machine in by hand.
+    pub fn somebody_joins(&mut self) {
+        self.node = Some(Registered { key: 99, tags: Vec::new(), expired: false, deleted: false });
+        if let Some(prefs) = &mut self.prefs {
+            (prefs.want_running, prefs.logged_out) = (true, false);
+        }
+        self.tell_prefs();
+    }
+
     fn reset_prefs(&mut self) {
         let owned = Preferences {
             control_url: String::new(),
@@ -260,7 +274,7 @@ impl Outside {
         }
         let instance =
             Instance { id: "i-1".to_owned(), kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
-        let tailnet = Wanted::Node(self.tailnet.clone());
+        let tailnet = if self.unassigned { Wanted::Unsaid } else { Wanted::Node(self.tailnet.clone()) };
         let spec = Box::new(Spec { instance, tailnet, report_interval: Duration::from_secs(60) });
         Ok(Outcome::Read(Read::Document { spec, etag: Some(self.etag()) }))
     }

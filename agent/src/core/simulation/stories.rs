@@ -292,3 +292,48 @@ fn a_node_that_may_have_been_deleted_is_said_to_be_while_it_joins_again() {
     }
     assert!(reasons.starts_with(&[Code::ControlLost, Code::NodeDeleted]), "{reasons:?}");
 }
+
+#[test]
+fn a_key_is_made_only_by_a_spec_that_was_confirmed_in_this_run() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Token, true);
+    simulation.run_until(simulation.now_ms + 2_000);
+    simulation.outside.heal();
+    simulation.outside.metadata_delay = 1_000;
+    simulation.kill_and_restart();
+    let restarted = simulation.now_ms;
+    simulation.run_until(restarted + 500);
+    let decision = simulation.decide();
+    let found = (decision.phase, decision.reason.expect("a reason").code);
+    assert_eq!(found, (Phase::WaitingForMetadata, Code::MetadataPending));
+    assert_eq!(simulation.count(Kind::Token, restarted), 0);
+    simulation.run_until_online().expect("joins");
+}
+
+#[test]
+fn a_persons_own_node_on_a_machine_that_the_platform_then_assigns_is_left_alone() {
+    let mut simulation = Simulation::new();
+    simulation.outside.unassigned = true;
+    simulation.run_until(simulation.now_ms + 1_000);
+    assert_eq!(simulation.decide().phase, Phase::Unassigned);
+    simulation.outside.somebody_joins();
+    simulation.run_until(simulation.now_ms + 11_000);
+    assert_eq!(simulation.decide().phase, Phase::Unassigned);
+    simulation.outside.unassigned = false;
+    simulation.outside.change_hostname(false);
+    simulation.ask(Verb::Refresh);
+    simulation.run_until(simulation.now_ms + 70_000);
+    let decision = simulation.decide();
+    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
+    assert_eq!(simulation.count(Kind::Logout, 0) + simulation.count(Kind::Login, 0), 0);
+}
+
+#[test]
+fn nobody_being_there_to_take_a_key_only_one_is_made() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Daemon, true);
+    simulation.run_until(simulation.now_ms + 3_600_000);
+    assert_eq!(simulation.count(Kind::Mint, 0), 1);
+    simulation.outside.heal();
+    simulation.run_until_online().expect("joins");
+}
