@@ -99,9 +99,13 @@ impl Kind {
         }
     }
 
-    /// Whether one in flight runs to its deadline when it is no longer wanted: cancelling it would leave the other side in doubt.
+    /// Whether one in flight runs to its deadline when it is no longer wanted: cancelling it would leave the other side in doubt, or throw
+    /// a connection away that is about to be used.
     pub fn runs_to_end(self) -> bool {
-        matches!(self, Self::Mint | Self::Login | Self::Logout | Self::Save | Self::StartDaemon | Self::StopDaemon)
+        matches!(
+            self,
+            Self::Connect | Self::Mint | Self::Login | Self::Logout | Self::Save | Self::StartDaemon | Self::StopDaemon
+        )
     }
 
     /// Whether it writes to tailscaled: such effects do not cross each other, or one would undo what the other asks for.
