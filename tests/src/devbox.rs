@@ -23,8 +23,9 @@ use crate::scene::Scene;
 pub const CLIENT: &str = "lab-client";
 /// The workspace of every instance of these stories.
 pub const WORKSPACE: &str = "acme";
-/// Far more than a join or a recovery takes, also on a machine that is busy with other stories.
-pub const LIMIT: Duration = Duration::from_secs(45);
+/// Far more than a join or a recovery takes, also on a machine that is busy with other stories, and when tailscaled was started
+/// before there was a network: it may then look for its relay again only after half a minute.
+pub const LIMIT: Duration = Duration::from_secs(90);
 /// Every tag that the credential may give.
 const TAGS: [&str; 4] = ["tag:devbox", "tag:ci", "tag:web", "tag:db"];
 /// Where the agent writes its status, at the default `[paths] runtime`.

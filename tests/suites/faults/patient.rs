@@ -29,8 +29,9 @@ pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 /// The route of new keys.
 pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
-/// The longest that anything here takes on a loaded machine: the longest pause between two tries is 10 s.
-pub const LIMIT: Duration = Duration::from_secs(45);
+/// The longest that anything here takes on a loaded machine: the longest pause between two tries is 10 s, but tailscaled started before
+/// there was a network may look for its relay again only after half a minute.
+pub const LIMIT: Duration = Duration::from_secs(90);
 
 const STATUS: &str = "/run/devbox-agent/api/status.json";
 
