@@ -56,7 +56,10 @@ fn a_node_taken_down_comes_up_by_rejoin_and_with_the_next_boot() {
         devbox.until_phase(Phase::Stopped, Code::AdminDown).await?;
         // A power cut in these very milliseconds would take the memory of who took the node down with it.
         let record = devbox.machine.root().path("/var/lib/devbox-agent/state.json");
-        let remembered = || async { Ok(std::fs::read_to_string(&record)?.contains("down_in_boot\":\"").then_some(())) };
+        let remembered = || async {
+            let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&record)?)?;
+            Ok(record["down_in_boot"].is_string().then_some(()))
+        };
         eventually("the record of who took the node down", LIMIT, remembered).await?;
         devbox.reboot()?;
         devbox.online().await?;
