@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::decide::{Finding, Plan};
-use super::super::effect::{Effect, Kind};
-use super::super::phase::Phase;
-use super::super::reason::Code;
-use super::super::view::View;
 use crate::clock::BootTime;
+use crate::core::decide::{Finding, Plan};
+use crate::core::effect::{Effect, Kind};
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
+use crate::core::view::View;
 
 /// Status reads in a row that a hanging tailscaled leaves unanswered.
 const UNANSWERED_MAX: u32 = 2;
@@ -58,18 +58,26 @@ pub(super) fn hang(view: View<'_>, plan: &mut Plan) {
 }
 
 pub(super) fn status(view: View<'_>, plan: &mut Plan) {
+    if view.world.daemon.up_since.is_none() {
+        return;
+    }
+    read_status(view, plan);
+    if view.too_old() {
+        return plan.claim(Phase::Blocked, Some(too_old(view)));
+    }
+    if view.status().is_none() {
+        plan.claim_unmet(view, Phase::StartingDaemon, &[Kind::ReadStatus], Code::TailscaledStarting);
+    }
+}
+
+/// Wants the status at its pace.
+pub(super) fn read_status(view: View<'_>, plan: &mut Plan) {
     let Some(up_since) = view.world.daemon.up_since else { return };
     let due = due(view, up_since);
     if due <= view.now.boot {
         plan.want(view, Effect::ReadStatus { run: view.world.daemon.run });
     } else {
         plan.wake(Some(due));
-    }
-    if view.too_old() {
-        return plan.claim(Phase::Blocked, Some(too_old(view)));
-    }
-    if view.status().is_none() {
-        plan.claim_unmet(view, Phase::StartingDaemon, &[Kind::ReadStatus], Code::TailscaledStarting);
     }
 }
 

@@ -1,10 +1,10 @@
 //! How a life begins and ends: the record, whose node it is, leaving and stopping.
 
-use super::super::decide::{Finding, Plan};
-use super::super::effect::{Effect, Kind};
-use super::super::phase::Phase;
-use super::super::reason::Code;
-use super::super::view::{Goal, Verdict, View};
+use crate::core::decide::{Finding, Plan};
+use crate::core::effect::{Effect, Kind};
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
+use crate::core::view::{Goal, Verdict, View};
 use crate::metadata::spec::Lifecycle;
 
 pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
@@ -17,7 +17,7 @@ pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
         plan.claim(Phase::Leaving, None);
         plan.want(view, Effect::MindDaemon);
         match removal {
-            Removal::Unclear => plan.want(view, Effect::ReadStatus { run: view.world.daemon.run }),
+            Removal::Unclear => super::daemon::read_status(view, plan),
             _ => plan.want(view, Effect::Logout),
         }
         return plan.wake(Some(stopping.deadline));

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::decide::{Finding, Plan};
-use super::super::effect::{Effect, Kind};
-use super::super::phase::Phase;
-use super::super::reason::Code;
-use super::super::view::{Goal, View};
 use crate::clock::BootTime;
+use crate::core::decide::{Finding, Plan};
+use crate::core::effect::{Effect, Kind};
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
+use crate::core::view::{Goal, View};
 use crate::metadata::spec::Tailnet;
 use crate::tailscaled::Preferences;
 

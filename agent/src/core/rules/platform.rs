@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::decide::{Finding, Plan};
-use super::super::effect::{Effect, Kind};
-use super::super::phase::Phase;
-use super::super::reason::Code;
-use super::super::view::{Goal, View};
+use crate::core::decide::{Finding, Plan};
+use crate::core::effect::{Effect, Kind};
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
+use crate::core::view::{Goal, View};
 
 /// How long the server is asked to hold a request; the protocol's longest.
 const HOLD: Duration = Duration::from_secs(55);

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::super::effect::{Effect, Outcome};
-use super::super::reason::{Code, Fault};
 use super::Performed;
 use crate::clock::Now;
+use crate::core::effect::{Effect, Outcome};
+use crate::core::reason::{Code, Fault};
 use crate::federation::{AccessToken, Claims, KeyRequest};
 use crate::metadata::Read;
 use crate::metadata::spec::{Instance, Lifecycle, Spec, Tailnet, Wanted};

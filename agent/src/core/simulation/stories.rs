@@ -1,10 +1,10 @@
 //! Single stories in virtual time: what people would ask about.
 
-use super::super::effect::Kind;
-use super::super::phase::Phase;
-use super::super::reason::Code;
 use super::outside::Weak;
 use super::{Event, Simulation, Verb};
+use crate::core::effect::Kind;
+use crate::core::phase::Phase;
+use crate::core::reason::Code;
 
 fn joined() -> Simulation {
     let mut simulation = Simulation::new();
@@ -336,4 +336,21 @@ fn nobody_being_there_to_take_a_key_only_one_is_made() {
     assert_eq!(simulation.count(Kind::Mint, 0), 1);
     simulation.outside.heal();
     simulation.run_until_online().expect("joins");
+}
+
+#[test]
+fn a_runner_that_is_stopped_while_it_logs_in_is_removed_as_soon_as_control_holds_it() {
+    let mut simulation = Simulation::new();
+    simulation.outside.tailnet.lifecycle = crate::metadata::spec::Lifecycle::Ephemeral;
+    while simulation.count(Kind::Login, 0) == 0 {
+        simulation.run_until(simulation.now_ms + 1);
+    }
+    let stopped = simulation.now_ms;
+    simulation.fold(Event::Stop);
+    simulation.run_until(stopped + 900);
+    assert_eq!(simulation.count(Kind::Logout, stopped), 1);
+    assert!(simulation.count(Kind::ReadStatus, stopped) < 50, "the wait is no busy loop");
+    let decision = simulation.decide();
+    assert!(decision.done);
+    assert_eq!(decision.phase, Phase::Left);
 }
