@@ -137,8 +137,7 @@ impl<'a> View<'a> {
             (Some(true), None, _) if self.world.set_aside.is_some() => Verdict::Ours,
             (Some(true), None, _) => Verdict::Foreign,
             (Some(true), Some(ours), Some(id)) if ours != id => Verdict::OtherInstance,
-            (Some(true), Some(_), _) if record.applied.is_some() || record.attempted.is_some() => Verdict::Ours,
-            (Some(true), Some(_), _) => Verdict::Foreign,
+            (Some(true), Some(_), _) => Verdict::Ours,
         }
     }
 
@@ -186,15 +185,16 @@ impl<'a> View<'a> {
 
     /// How the spec differs from what the last login was made with.
     pub fn change(self, tailnet: &Tailnet) -> Option<Change> {
-        let applied = self.world.record.applied.as_ref()?;
+        let forced = self.world.login.forced.then_some(Change::Reauthenticate);
+        let Some(applied) = self.world.record.applied.as_ref() else { return forced };
         let replaced = applied.client_id != tailnet.client_id
             || applied.lifecycle != tailnet.lifecycle
             || applied.control_url != self.world.control_url;
-        let renewed = applied.tags != tailnet.tags || tailnet.epoch > applied.epoch || self.world.login.forced;
+        let renewed = applied.tags != tailnet.tags || tailnet.epoch > applied.epoch;
         match (replaced, renewed) {
             (true, _) => Some(Change::Replace),
             (false, true) => Some(Change::Reauthenticate),
-            (false, false) => None,
+            (false, false) => forced,
         }
     }
 

@@ -28,8 +28,12 @@ impl World {
         let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
         let unreadable = self.set_aside.is_some() && self.record.instance_id.is_none();
         let fresh = self.daemon.stored == Some(false);
-        let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| fresh || unreadable) else { return };
+        // A person who says `rejoin` of a node that is not ours hands it over: it authenticates anew, as ours.
+        let handed_over = self.login.rejoin && self.daemon.stored == Some(true) && self.record.instance_id.is_none();
+        let ours = fresh || unreadable || handed_over;
+        let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| ours) else { return };
         self.record.instance_id = Some(instance.id.clone());
+        self.login.forced |= handed_over;
         let logging_in = self.login.pending.is_some() || self.track(Kind::Login).began.is_some();
         if fresh && self.record.applied.is_none() && !logging_in {
             self.record.attempted = Some(Self::inputs(tailnet, &self.control_url));

@@ -160,6 +160,8 @@ impl World {
         self.record.applied = None;
         self.record.attempted = None;
         self.record.withdrawn = false;
+        // What somebody logs in from now on is not ours, unless a login of ours says so again.
+        self.record.instance_id = None;
         self.was_online = false;
         self.login = LoginFacts { renewed: Some(now), ..LoginFacts::default() };
         if let Some(status) = &mut self.node.status {

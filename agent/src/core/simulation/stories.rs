@@ -326,6 +326,10 @@ fn a_persons_own_node_on_a_machine_that_the_platform_then_assigns_is_left_alone(
     let decision = simulation.decide();
     assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
     assert_eq!(simulation.count(Kind::Logout, 0) + simulation.count(Kind::Login, 0), 0);
+    simulation.ask(Verb::Rejoin);
+    simulation.run_until(simulation.now_ms + 2_000);
+    assert_eq!(simulation.decide().phase, Phase::Online, "a person handed it over");
+    assert_eq!(simulation.count(Kind::Login, 0), 1);
 }
 
 #[test]
