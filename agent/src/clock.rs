@@ -27,6 +27,11 @@ impl std::ops::Add<Duration> for BootTime {
     }
 }
 
+/// A time as people and documents write it: RFC 3339, UTC, to the second.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
 /// The three clocks read together, so that their differences mean something.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {

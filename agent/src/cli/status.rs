@@ -2,13 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::Level;
 use super::exit::ExitCode;
 use super::output::Output;
 use super::render::{self, Down};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::core::reason::{Fault, printable};
 use crate::socket::client::{Client, Error};
 use crate::socket::document::Document;
@@ -170,10 +169,6 @@ fn daemon_json(daemon: &Result<Status, Fault>) -> serde_json::Value {
         }),
         Err(fault) => serde_json::json!({ "code": fault.code, "detail": fault.detail }),
     }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 #[cfg(test)]

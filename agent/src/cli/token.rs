@@ -8,7 +8,7 @@ use serde_json::json;
 use super::exit::ExitCode;
 use super::output::Output;
 use super::run::provider;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, rfc3339};
 use crate::config::Settings;
 use crate::core::reason::{Class, Fault};
 use crate::federation::{Claims, audience, claims};
@@ -68,12 +68,11 @@ async fn client_id(metadata: &dyn Metadata) -> Result<String, Failure> {
 }
 
 fn shown(claims: &Claims) -> serde_json::Value {
-    let at = |time| humantime::format_rfc3339_seconds(time).to_string();
     json!({
         "iss": claims.issuer,
         "sub": claims.subject,
         "aud": claims.audience,
-        "exp": at(claims.expires),
-        "nbf": claims.not_before.map(at),
+        "exp": rfc3339(claims.expires),
+        "nbf": claims.not_before.map(rfc3339),
     })
 }

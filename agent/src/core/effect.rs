@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::federation::{AccessToken, Claims, KeyRequest};
 use crate::identity::Record;
 use crate::metadata::Read;
@@ -11,8 +9,7 @@ use crate::secret::Secret;
 use crate::tailscaled::{Preferences, Status};
 
 /// A kind of effect. At most one of each is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Find out, without starting tailscaled, whether it has a node.
     Inspect,

@@ -11,7 +11,7 @@ use super::phase::Phase;
 use super::reason::Code;
 use super::view::{Verdict, View};
 use super::world::World;
-use crate::clock::{BootTime, Now};
+use crate::clock::{BootTime, Now, rfc3339};
 use crate::config::Settings;
 use crate::socket::document::{
     AgentStatus, Boot, DaemonStatus, Document, Identity, InstanceStatus, MetadataStatus, NodeStatus, Reason,
@@ -136,10 +136,6 @@ pub fn newborn(now: Now, provider: &'static str) -> Document {
 /// The wall clock's time at a point on CLOCK_BOOTTIME, past or to come.
 fn real(boot: BootTime, now: Now) -> SystemTime {
     now.real + boot.since(now.boot) - now.boot.since(boot)
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 fn reason(finding: &Finding, at: &dyn Fn(BootTime) -> String) -> Reason {

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 pub use self::error::{ApiError, Step};
 use self::wire::{Exchanged, Minted};
 use super::{AccessToken, Claims, Federation, KeyRequest, claims};
-use crate::clock::{BootTime, Clock};
+use crate::clock::{BootTime, Clock, rfc3339};
 use crate::core::reason::Fault;
 use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, Transport};
 use crate::secret::Secret;
@@ -154,7 +154,7 @@ impl Api {
         let now = self.settings.clock.now().real;
         match answer.date() {
             Some(server) if refused.denied() && apart(now, server) > claims::SKEW_MAX => {
-                ApiError::Skew { now: claims::stamp(now), server: claims::stamp(server), source: Box::new(refused) }
+                ApiError::Skew { now: rfc3339(now), server: rfc3339(server), source: Box::new(refused) }
             }
             _ => refused,
         }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::{Claims, audience};
+use crate::clock::rfc3339;
 use crate::core::reason::{Code, Reasoned, printable};
 use crate::secret::Secret;
 
@@ -105,7 +106,7 @@ pub fn judge(claims: &Claims, client_id: &str, now: SystemTime, server: Option<S
         let ahead = server.filter(|server| *server + SKEW_MAX < now && *server < claims.expires);
         return Err(match ahead {
             Some(_) => skew("exp", claims.expires, now, server),
-            None => ClaimsError::Expired { exp: stamp(claims.expires), now: stamp(now) },
+            None => ClaimsError::Expired { exp: rfc3339(claims.expires), now: rfc3339(now) },
         });
     }
     match claims.not_before {
@@ -114,14 +115,9 @@ pub fn judge(claims: &Claims, client_id: &str, now: SystemTime, server: Option<S
     }
 }
 
-/// A time as people and logs write it: RFC 3339, UTC, to the second.
-pub fn stamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
 fn skew(claim: &'static str, at: SystemTime, now: SystemTime, server: Option<SystemTime>) -> ClaimsError {
-    let server = server.map(|server| format!(", the API's clock {}", stamp(server))).unwrap_or_default();
-    ClaimsError::Skew { claim, at: stamp(at), now: stamp(now), server }
+    let server = server.map(|server| format!(", the API's clock {}", rfc3339(server))).unwrap_or_default();
+    ClaimsError::Skew { claim, at: rfc3339(at), now: rfc3339(now), server }
 }
 
 fn claim(claim: &'static str, expected: &'static str) -> ClaimsError {
