@@ -35,7 +35,7 @@ enum Command {
     WaitOnline(wait_online::Args),
     /// Read configuration and metadata now, and try again at once what waits for its next try
     Refresh,
-    /// Be on the tailnet: join, or authenticate again; also ends `down` and `leave`
+    /// Be on the tailnet: join, or authenticate again; also ends `tailscale down` and `leave`
     Rejoin,
     /// Leave the tailnet and stay away until `rejoin`
     Leave,

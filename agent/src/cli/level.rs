@@ -16,7 +16,10 @@ impl Level {
     /// Whether `document` says that the node is this far.
     pub fn is_reached(self, document: &Document) -> bool {
         match self {
-            Self::Running => document.daemon.backend_state == "Running",
+            Self::Running => {
+                let ending = matches!(document.phase, Phase::Leaving | Phase::Left | Phase::Stopped);
+                document.daemon.backend_state == "Running" && !ending
+            }
             Self::Online => document.phase == Phase::Online,
         }
     }

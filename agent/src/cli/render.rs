@@ -186,6 +186,8 @@ fn daemon_now(daemon: &Result<Status, Fault>) -> String {
     match daemon {
         Ok(status) if status.node.online => format!("tailscaled says {}, online", status.backend_state),
         Ok(status) => format!("tailscaled says {}, not online", status.backend_state),
+        // Nobody starts it while the agent is down.
+        Err(fault) if fault.code == Code::TailscaledStarting => "tailscaled is not running".to_owned(),
         Err(fault) => format!("{} ({})", fault.code.sentence(), fault.detail),
     }
 }

@@ -114,6 +114,8 @@ impl World {
         self.login.rejoin = true;
         let Some(status) = &self.node.status else { return };
         self.login.forced = status.have_node_key && status.backend_state != "Stopped";
+        // Asked for, the way back is no fault.
+        self.was_online &= !self.login.forced;
         if !status.have_node_key {
             self.record.applied = None;
         }

@@ -106,7 +106,7 @@ impl World {
             (Effect::Apply(wrote), _) => self.applied_preferences(wrote),
             (Effect::Up, _) => self.brought_up(),
             (Effect::Prove { .. }, _) => self.proof_asked(now.boot),
-            (Effect::Withdraw, _) => self.withdrew(),
+            (Effect::Withdraw, _) => self.withdrew(now.boot, draw),
             (Effect::Logout, _) => self.logged_out(now.boot),
             _ => {}
         }

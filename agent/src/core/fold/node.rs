@@ -13,6 +13,9 @@ use crate::tailscaled::{Notify, Preferences, Status};
 /// after it and sees Online is the proof as well.
 const PROOF_SETTLED: Duration = Duration::from_secs(1);
 
+/// What an AuthURL in the middle of a login with a key means.
+const INTERACTIVE: &str = "the control server asks for an interactive login";
+
 impl World {
     pub(super) fn status_read(&mut self, status: Status, began: BootTime, now: Now, draw: Draw<'_>) {
         self.daemon.unanswered = 0;
@@ -60,7 +63,7 @@ impl World {
         if self.node.connected() && key != pending.old_key.as_ref() {
             self.login_succeeded(pending, now);
         } else if stands {
-            self.key_refused("the control server asks for an interactive login", now.boot, draw);
+            self.key_refused(INTERACTIVE, now.boot, draw);
         } else if pending.expires_at <= now.boot && !self.awaits_approval() {
             self.key_expired(now.boot, draw);
         }
@@ -147,7 +150,11 @@ impl World {
         self.node.wanted_round += 1;
     }
 
-    pub(super) fn withdrew(&mut self) {
+    /// A login that was under way is over with it: it had led to the AuthURL.
+    pub(super) fn withdrew(&mut self, now: BootTime, draw: Draw<'_>) {
+        if self.login.pending.is_some() {
+            self.key_refused(INTERACTIVE, now, draw);
+        }
         self.node.browse = false;
         if let Some(status) = &mut self.node.status {
             status.auth_url.clear();

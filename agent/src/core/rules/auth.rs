@@ -120,7 +120,12 @@ pub(super) fn login(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     if let Some(pending) = &view.world.login.pending {
         plan.wake(Some(pending.expires_at));
-        return plan.claim_unmet_by(view, Phase::Joining, joining(view, pending));
+        let finding = joining(view, pending);
+        return if asked_for(view, pending) {
+            plan.claim(Phase::Joining, Some(finding))
+        } else {
+            plan.claim_unmet_by(view, Phase::Joining, finding)
+        };
     }
     if !view.needs_key(tailnet) || !has_key_for(view, tailnet) {
         return;
@@ -128,7 +133,15 @@ pub(super) fn login(view: View<'_>, plan: &mut Plan) {
     if view.writable() && on_disk(view) && !view.world.node.browse {
         plan.want(view, Effect::Login(Box::new(made_for(view, tailnet))));
     }
+    if view.change(tailnet).is_some() && view.fault(Kind::Login).is_none() {
+        return plan.claim(Phase::Joining, Some(Finding::plain(Code::JoinPending)));
+    }
     plan.claim_unmet(view, Phase::Joining, &[Kind::Login], Code::JoinPending);
+}
+
+/// Whether the login follows what the platform changed: then nothing is at fault.
+fn asked_for(view: View<'_>, pending: &Pending) -> bool {
+    view.world.record.applied.as_ref() != Some(&pending.login.inputs)
 }
 
 fn made_for(view: View<'_>, tailnet: &Tailnet) -> Login {

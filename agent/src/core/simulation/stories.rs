@@ -75,11 +75,12 @@ fn changed_tags_authenticate_again_once_and_oscillating_ones_once_a_minute() {
 fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
     let mut simulation = joined();
     let start = simulation.now_ms;
+    simulation.phases.clear();
     simulation.outside.change_tags(true);
     simulation.fold(Event::Asked(Verb::Refresh));
     simulation.run_until(start + 2_000);
     assert_eq!(simulation.count(Kind::Login, start), 1);
-    assert_eq!(simulation.decide().phase, Phase::Online);
+    assert_eq!(simulation.phases, [Phase::Online, Phase::Joining, Phase::Online], "nothing was at fault");
 }
 
 #[test]
@@ -357,4 +358,20 @@ fn a_runner_that_is_stopped_while_it_logs_in_is_removed_as_soon_as_control_holds
     let decision = simulation.decide();
     assert!(decision.done);
     assert_eq!(decision.phase, Phase::Left);
+}
+
+#[test]
+fn a_login_whose_auth_url_is_withdrawn_before_it_is_judged_gets_another_key() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Control, true);
+    while simulation.world.login.pending.is_none() {
+        simulation.run_until(simulation.now_ms + 1);
+    }
+    simulation.fold(Event::Bus(Box::new(crate::tailscaled::Notify { browse: true, ..Default::default() })));
+    simulation.run_until(simulation.now_ms + 20);
+    assert_eq!(simulation.count(Kind::Withdraw, 0), 1);
+    simulation.outside.heal();
+    let took = simulation.run_until_online().expect("joins with another key");
+    assert!(took < 5_000, "took {took} ms");
+    assert_eq!(simulation.count(Kind::Mint, 0), 2);
 }
