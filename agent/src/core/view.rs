@@ -118,8 +118,7 @@ impl<'a> View<'a> {
 
     /// Whether control holds the node as connected, and that is proven.
     pub fn online(self) -> bool {
-        let asked_otherwise = self.world.proof.needed || self.world.login.forced || self.world.login.pending.is_some();
-        self.world.node.connected() && !asked_otherwise
+        self.world.node.connected() && !self.world.proof.needed && self.world.login.pending.is_none()
     }
 
     /// Whether the node that there is now was online in this run of the agent.

@@ -189,6 +189,8 @@ pub struct Credentials {
 pub struct LoginFacts {
     /// Sent and not yet seen to succeed.
     pub pending: Option<Pending>,
+    /// The node key before the login in flight.
+    pub old_key: Option<String>,
     /// Control refused the key before tailscaled had answered that it took it.
     pub early_refusal: Option<String>,
     /// Keys that control refused in a row.

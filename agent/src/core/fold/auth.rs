@@ -50,11 +50,18 @@ impl World {
         self.credentials.key = Some((Credential { value: key, inputs: request }, until));
     }
 
+    /// The node key is noted before the login, which may succeed before tailscaled has answered it.
+    pub(super) fn login_begins(&mut self) {
+        self.login.early_refusal = None;
+        self.login.old_key =
+            self.node.status.as_ref().filter(|it| it.have_node_key).map(|it| it.node.public_key.clone());
+    }
+
     /// tailscaled has taken the key: it is single-use, so it is forgotten here.
     pub(super) fn login_sent(&mut self, login: Login, now: Now, draw: Draw<'_>) {
         let lapse = now.boot + (KEY_LIFE - MARGIN);
         let expires_at = self.credentials.key.take().map_or(lapse, |(_, until)| until);
-        let old_key = self.node.status.as_ref().filter(|s| s.have_node_key).map(|s| s.node.public_key.clone());
+        let old_key = self.login.old_key.take();
         self.node.logged_in_with(&login.preferences);
         self.node.wanted_round += 1;
         self.login.tried = Some(now.boot);
@@ -114,8 +121,6 @@ impl World {
         self.login.rejoin = true;
         let Some(status) = &self.node.status else { return };
         self.login.forced = status.have_node_key && status.backend_state != "Stopped";
-        // Asked for, the way back is no fault.
-        self.was_online &= !self.login.forced;
         if !status.have_node_key {
             self.record.applied = None;
         }

@@ -66,7 +66,7 @@ impl World {
         self.track_mut(kind).began = Some(now);
         match kind {
             Kind::ReadStatus => self.node.reading_round = self.node.wanted_round,
-            Kind::Login => self.login.early_refusal = None,
+            Kind::Login => self.login_begins(),
             Kind::Withdraw => self.record.withdrawn = true,
             Kind::Prove => self.proof.seen_offline = false,
             _ => {}

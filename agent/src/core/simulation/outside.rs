@@ -391,7 +391,7 @@ impl Outside {
         self.node = Some(Registered { key: self.logins, tags: request.tags, expired: false, deleted: false });
     }
 
-    fn status(&mut self) -> Status {
+    pub fn status(&mut self) -> Status {
         self.work();
         let prefs = self.prefs.clone().expect("a running tailscaled has preferences");
         let expired = self.node.as_ref().is_some_and(|node| node.expired);

@@ -2,7 +2,7 @@
 
 use super::outside::Weak;
 use super::{Event, Simulation, Verb};
-use crate::core::effect::Kind;
+use crate::core::effect::{Effect, Kind, Outcome};
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
 
@@ -374,4 +374,20 @@ fn a_login_whose_auth_url_is_withdrawn_before_it_is_judged_gets_another_key() {
     let took = simulation.run_until_online().expect("joins with another key");
     assert!(took < 5_000, "took {took} ms");
     assert_eq!(simulation.count(Kind::Mint, 0), 2);
+}
+
+#[test]
+fn a_login_that_control_answers_before_tailscaled_does_is_seen_to_succeed() {
+    let mut simulation = Simulation::new();
+    while simulation.count(Kind::Login, 0) == 0 {
+        simulation.run_until(simulation.now_ms + 1);
+    }
+    simulation.outside.somebody_joins();
+    let status = Box::new(simulation.outside.status());
+    let run = simulation.world.daemon.run;
+    simulation.fold(Event::Began(Kind::ReadStatus));
+    simulation.fold(Event::Ended(Effect::ReadStatus { run }, Ok(Outcome::Status(status))));
+    simulation.run_until(simulation.now_ms + 500);
+    assert!(simulation.world.login.pending.is_none(), "the login is still waited for");
+    assert_eq!(simulation.decide().phase, Phase::Online);
 }
