@@ -144,6 +144,11 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// Another tailscaled has to tell everything anew; only what we ourselves wrote stays known.
+    pub fn forget(&mut self) {
+        *self = Self { wanted_round: self.wanted_round + 1, wrote: self.wrote.take(), ..Self::default() };
+    }
+
     /// tailscaled has taken a login: these are its preferences now, whether the bus has said so or not.
     pub fn logged_in_with(&mut self, owned: &Preferences) {
         self.wrote = Some(owned.clone());
@@ -199,8 +204,6 @@ pub struct LoginFacts {
     pub forced: bool,
     /// A person asked for a node that was taken down.
     pub rejoin: bool,
-    /// When a login last succeeded.
-    pub last: Option<BootTime>,
     /// When a login was last sent.
     pub tried: Option<BootTime>,
     /// When the last of the node keys that a changed spec replaced was given up.
@@ -293,6 +296,11 @@ impl World {
             done: None,
         };
         self.tracks.get(&kind).unwrap_or(&FRESH)
+    }
+
+    /// Whether a login is being handed over, or waits for control.
+    pub fn logging_in(&self) -> bool {
+        self.login.pending.is_some() || self.track(Kind::Login).began.is_some()
     }
 
     /// Whether the node is down by somebody else's hand.

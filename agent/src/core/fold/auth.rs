@@ -92,7 +92,7 @@ impl World {
         self.record.attempted = None;
         self.record.withdrawn = false;
         let renewed = pending.old_key.map(|_| now.boot).or(self.login.renewed);
-        self.login = LoginFacts { last: Some(now.boot), renewed, tried: self.login.tried, ..LoginFacts::default() };
+        self.login = LoginFacts { renewed, tried: self.login.tried, ..LoginFacts::default() };
         self.proof = Proof { needed: false, proven_at: Some(now.real), ..self.proof.clone() };
         for kind in [Kind::Login, Kind::Mint, Kind::Exchange, Kind::Token] {
             self.forgive(kind);

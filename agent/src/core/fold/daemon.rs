@@ -6,7 +6,7 @@ use super::Draw;
 use crate::clock::{BootTime, Now};
 use crate::core::effect::Kind;
 use crate::core::reason::{Code, Fault};
-use crate::core::world::{NodeFacts, World};
+use crate::core::world::World;
 
 /// A tailscaled that ran this long did not crash at its start: it is started again at once.
 const STEADY: Duration = Duration::from_secs(10);
@@ -34,8 +34,7 @@ impl World {
         let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| ours) else { return };
         self.record.instance_id = Some(instance.id.clone());
         self.login.forced |= handed_over;
-        let logging_in = self.login.pending.is_some() || self.track(Kind::Login).began.is_some();
-        if fresh && self.record.applied.is_none() && !logging_in {
+        if fresh && self.record.applied.is_none() && !self.logging_in() {
             self.record.attempted = Some(Self::inputs(tailnet, &self.control_url));
         }
     }
@@ -44,11 +43,7 @@ impl World {
         self.daemon.up_since = Some(now);
         self.daemon.run += 1;
         self.daemon.unanswered = 0;
-        self.node = NodeFacts {
-            wanted_round: self.node.wanted_round + 1,
-            wrote: self.node.wrote.take(),
-            ..NodeFacts::default()
-        };
+        self.node.forget();
         for kind in [Kind::ReadStatus, Kind::WatchBus, Kind::MindDaemon] {
             self.tracks.remove(&kind);
         }
@@ -69,11 +64,7 @@ impl World {
             // Control may have taken the key just before: what is stored now has to be looked at.
             self.daemon.stored = None;
         }
-        self.node = NodeFacts {
-            wanted_round: self.node.wanted_round + 1,
-            wrote: self.node.wrote.take(),
-            ..NodeFacts::default()
-        };
+        self.node.forget();
     }
 
     pub(super) fn failed_effect(&mut self, kind: Kind, fault: Fault, now: Now, draw: Draw<'_>) {

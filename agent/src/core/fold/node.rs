@@ -43,8 +43,7 @@ impl World {
         self.login.rejoin = false;
         self.was_online = true;
         self.online_at.get_or_insert(now);
-        let logging_in = self.login.pending.is_some() || self.track(Kind::Login).began.is_some();
-        if self.record.applied.is_none() && !logging_in {
+        if self.record.applied.is_none() && !self.logging_in() {
             self.record.applied = self.record.attempted.take().or_else(|| self.granted());
         }
     }

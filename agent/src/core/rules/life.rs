@@ -44,11 +44,10 @@ enum Removal {
 }
 
 fn removal(view: View<'_>) -> Removal {
-    let logging_in = view.world.login.pending.is_some() || view.world.track(Kind::Login).began.is_some();
     match view.has_key() {
         _ if !ephemeral(view) || !view.admitted() => Removal::Nothing,
         Some(true) => Removal::Node,
-        _ if logging_in => Removal::Unclear,
+        _ if view.world.logging_in() => Removal::Unclear,
         _ => Removal::Nothing,
     }
 }
