@@ -27,6 +27,9 @@ const INTERFACE_NAME_MAX: usize = 15;
 /// RFC 1123 (and RFC 1035 §2.3.4): a label has at most 63 octets.
 const LABEL_MAX: usize = 63;
 
+/// `UNIT_NAME_MAX` of systemd is 256, one of them for the NUL.
+const UNIT_NAME_MAX: usize = 255;
+
 /// The most tags that a spec may have.
 const TAGS_MAX: usize = 16;
 
@@ -124,6 +127,18 @@ fn any_url(written: &str) -> Checked<Url> {
 fn is_literal(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+}
+
+/// The name of a service unit (systemd.unit(5)): at most 255 characters of a fixed set.
+pub fn service_unit(value: &Value) -> Checked<&str> {
+    let name = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let named = name.strip_suffix(".service").is_some_and(|stem| !stem.is_empty());
+    if named && name.len() <= UNIT_NAME_MAX && name.chars().all(plain) {
+        Ok(name)
+    } else {
+        Err(format!("{} is no service unit's name", quoted(name)))
+    }
 }
 
 /// An absolute path.
