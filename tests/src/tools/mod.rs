@@ -11,7 +11,7 @@ mod progress;
 pub use cargo::{Artifact, Cargo, CargoError, Profile, Ran};
 pub use go::{GoError, Program};
 pub use layout::{Layout, LayoutError, Workspace};
-pub use packages::{PackageError, install_missing};
+pub use packages::{Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub fn prepare(
     programs: &[Program],
     profile: Profile,
 ) -> Result<PathBuf, PrepareError> {
-    install_missing(progress)?;
+    install_missing(progress, packages::USUAL)?;
     thread::scope(|scope| {
         let go = scope.spawn(|| go::ensure(workspace, progress, programs));
         let agent = Cargo::new(workspace, progress).agent(profile);
@@ -53,6 +53,6 @@ pub fn prepare(
 
 /// Installs and builds what [`prepare`] does, but for the agent.
 pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[Program]) -> Result<(), PrepareError> {
-    install_missing(progress)?;
+    install_missing(progress, packages::USUAL)?;
     Ok(go::ensure(workspace, progress, programs)?)
 }
