@@ -4,6 +4,7 @@ mod args;
 pub mod config;
 pub mod exit;
 mod level;
+mod logging;
 pub mod output;
 pub mod render;
 pub mod run;

@@ -131,7 +131,7 @@ impl Drive {
 
     fn start(&mut self, effect: Effect) {
         let kind = effect.kind();
-        tracing::debug!(effect = kind.as_str(), "starts");
+        tracing::debug!(effect = kind.as_str(), "{} starts", kind.as_str());
         let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.sources);
         self.tasks.spawn(kind, launch(effect.clone(), supplies));
         self.in_flight.insert(kind, effect);
@@ -174,18 +174,20 @@ impl Drive {
     }
 
     fn log(&self, kind: Kind, result: &Result<Outcome, Fault>) {
+        let effect = kind.as_str();
         match result {
-            Ok(_) => tracing::debug!(effect = kind.as_str(), "done"),
+            Ok(_) => tracing::debug!(effect, "{effect} is done"),
             Err(fault) if self.world.track(kind).fault.as_ref().is_some_and(|last| last.code == fault.code) => {
                 tracing::debug!(
-                    effect = kind.as_str(),
+                    effect,
                     code = fault.code.as_str(),
-                    detail = fault.detail,
-                    "failed again"
+                    "{effect} failed again: {}: {}",
+                    fault.code,
+                    fault.detail
                 );
             }
             Err(fault) => {
-                tracing::warn!(effect = kind.as_str(), code = fault.code.as_str(), detail = fault.detail, "failed");
+                tracing::warn!(effect, code = fault.code.as_str(), "{effect} failed: {}: {}", fault.code, fault.detail);
             }
         }
     }
@@ -194,7 +196,7 @@ impl Drive {
         match input {
             Some(Input::Event(event)) => self.fold(event),
             Some(Input::Asked(Command { verb, reply })) => {
-                tracing::info!(verb = verb.as_str(), "asked");
+                tracing::info!(verb = verb.as_str(), "somebody asked for {}", verb.as_str());
                 self.fold(Event::Asked(verb));
                 // A caller that went away does not need to hear it.
                 let _ = reply.send(Ok(()));

@@ -86,10 +86,7 @@ impl Host for SystemdHost {
             Ok(Ok(true)) => Ending::ForGood,
             Ok(Ok(false)) => Ending::ForNow,
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "systemd does not say why the agent ends; an ephemeral node is kept"
-                );
+                tracing::warn!("systemd does not say why the agent ends; an ephemeral node is kept: {}", chain(&error));
                 Ending::ForNow
             }
             Err(_) => {

@@ -54,7 +54,7 @@ pub(super) fn spawn(
     tasks.spawn(watch_clock(to_core.clone()));
     tasks.spawn(async {
         if let Err(error) = reaper::reap_as_init().await {
-            tracing::warn!(error = chain(&error), "zombies are not reaped");
+            tracing::warn!("zombies are not reaped: {}", chain(&error));
         }
     });
 }
@@ -88,7 +88,7 @@ impl Configured {
         let (new, edges) = match made {
             Ok(made) => made,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the new configuration is not used");
+                tracing::error!("the new configuration is not used: {error:#}");
                 return None;
             }
         };
@@ -121,7 +121,7 @@ pub(super) async fn pass_on(mut taken: mpsc::Receiver<Command>, to_core: mpsc::S
 async fn watch_clock(to_core: mpsc::Sender<Input>) {
     let steps = match ClockSteps::watch() {
         Ok(steps) => steps,
-        Err(error) => return tracing::warn!(error = chain(&error), "steps of the clock are noticed late"),
+        Err(error) => return tracing::warn!("steps of the clock are noticed late: {}", chain(&error)),
     };
     while let Ok(()) = steps.next().await {
         if to_core.send(Input::Event(Event::Resumed("the clock was set"))).await.is_err() {

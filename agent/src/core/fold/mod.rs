@@ -140,7 +140,7 @@ impl World {
     }
 
     fn resumed(&mut self, why: &'static str, now: BootTime) {
-        tracing::info!(why, "the machine was resumed");
+        tracing::info!("the machine counts as resumed: {why}");
         self.platform.resumed = true;
         self.reread();
         self.start_over_after_resume(now);

@@ -76,7 +76,7 @@ impl Supervisor for UnitSupervisor {
         let ended = match self.units.main_ended(&self.unit).await {
             Ok(ended) => UnitError::Ended { unit: self.unit.clone(), ended },
             Err(error) => {
-                tracing::debug!(error = chain(&error), "tailscaled is watched without the system bus");
+                tracing::debug!("tailscaled is watched without the system bus: {}", chain(&error));
                 match self.server_ended().await {
                     Ok(()) => UnitError::Gone { socket: self.socket.clone() },
                     Err(error) => error,
