@@ -111,17 +111,24 @@ pub(super) fn members(folder: &Path) -> io::Result<Vec<Pid>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw).collect())
 }
 
-/// Removes branches whose lab was killed before it could: its process is gone and so are all of theirs.
+/// Removes branches whose lab was killed before it could: its process is gone and so are all of theirs. Another lab may do the same at the
+/// same time.
 fn sweep(root: &Path) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
         let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
-        let abandoned = maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists());
-        if abandoned && event(&path, "populated")?.as_deref() == Some("0") {
-            remove(&path)?;
+        if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
+            match sweep_one(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                swept => swept?,
+            }
         }
     }
     Ok(())
+}
+
+fn sweep_one(branch: &Path) -> io::Result<()> {
+    if event(branch, "populated")?.as_deref() == Some("0") { remove(branch) } else { Ok(()) }
 }
 
 /// A value of `cgroup.events`.
