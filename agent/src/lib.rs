@@ -18,6 +18,8 @@ pub mod http;
 pub mod identity;
 /// What this machine is.
 pub mod metadata;
+/// What needs root.
+pub mod privilege;
 /// What the platform is told.
 pub mod report;
 /// When to try again.
@@ -28,5 +30,7 @@ pub mod secret;
 pub mod socket;
 /// What the kernel offers and no safe wrapper covers.
 pub mod sys;
+/// systemd and its companions.
+pub mod systemd;
 /// The real tailscaled.
 pub mod tailscaled;

@@ -24,14 +24,17 @@ impl Inputs {
         inputs
     }
 
-    /// A default that depends on a directory follows that directory to where it is set.
+    /// tailscaled's paths are its unit's own, or follow the agent's directories to where these are set.
     fn place(&mut self, key: Key) {
-        let Preset::Beneath(base, name) = key.preset() else { return };
-        // A base that is no text is a problem of its own; this key then has no value.
-        if let Some(directory) = self.get(base).and_then(|input| input.value.as_str()) {
-            let path = Path::new(directory).join(name).display().to_string();
-            self.0.entry(key).or_insert_with(|| default(path.into()));
-        }
+        let Preset::BySupervisor(unit, base, name) = key.preset() else { return };
+        let text = |key| self.get(key).and_then(|input| input.value.as_str());
+        let path = match (text(Key::DaemonSupervisor), text(base)) {
+            (Some("child"), Some(directory)) => Path::new(directory).join(name).display().to_string(),
+            // A base that is no text is a problem of its own; this key then has no value.
+            (Some("child"), None) => return,
+            _ => unit.to_owned(),
+        };
+        self.0.entry(key).or_insert_with(|| default(path.into()));
     }
 
     /// A key's value, with its origin.

@@ -13,8 +13,8 @@ pub enum Preset {
     Number(i64),
     /// These words.
     Words(&'static [&'static str]),
-    /// This name in the directory that another key names.
-    Beneath(Key, &'static str),
+    /// Under systemd this path; with a child this name in the directory that another key names.
+    BySupervisor(&'static str, Key, &'static str),
     /// Nothing; the reference shows this TOML value as an example.
     Unset(&'static str),
 }
@@ -111,30 +111,41 @@ keys! {
         "true or false";
         "Run Tailscale SSH, which opens this machine as the tailnet's policy says. Off unless set here, or listed in metadata.may_set and set by the metadata document."
 
-    DaemonSupervisor "daemon.supervisor" Preset::Text("child");
-        "\"child\", the only supervisor in this version";
-        "Who starts and stops tailscaled: with \"child\" the agent itself, and tailscaled ends when the agent does."
+    DaemonSupervisor "daemon.supervisor" Preset::Text("systemd");
+        "\"systemd\" or \"child\"";
+        "Who runs tailscaled. With \"systemd\" it is a unit, and the tunnel outlives a crash or an upgrade of the agent. With \"child\" the agent itself starts it, and it ends when the agent does: for containers and wherever systemd is not."
+    DaemonUnit "daemon.unit" Preset::Text("tailscaled.service");
+        "the name of a service unit, ending in .service";
+        "tailscaled's unit, under systemd."
     DaemonBinary "daemon.binary" Preset::Text("tailscaled");
         "an absolute path, or a name to look up in PATH";
-        "The tailscaled program."
-    DaemonSocket "daemon.socket" Preset::Beneath(Key::PathsRuntime, "tailscaled.sock");
+        "The tailscaled program, with the supervisor \"child\"."
+    DaemonSocket "daemon.socket" Preset::BySupervisor("/run/tailscale/tailscaled.sock", Key::PathsRuntime, "tailscaled.sock");
         "an absolute path of at most 107 bytes";
-        "tailscaled's LocalAPI socket (--socket); tailscaled.sock in paths.runtime when not set."
-    DaemonState "daemon.state" Preset::Beneath(Key::PathsState, "tailscale");
+        "tailscaled's LocalAPI socket (--socket). With the supervisor \"child\", tailscaled.sock in paths.runtime when not set."
+    DaemonState "daemon.state" Preset::BySupervisor("/var/lib/tailscale", Key::PathsState, "tailscale");
         "an absolute path";
-        "tailscaled's state directory (--statedir), which holds the node's keys; tailscale in paths.state when not set."
+        "tailscaled's state directory (--statedir), which holds the node's keys. With the supervisor \"child\", tailscale in paths.state when not set."
     DaemonTun "daemon.tun" Preset::Text("tailscale0");
         "an interface name of at most 15 characters, or \"userspace-networking\"";
-        "tailscaled's network interface (--tun). \"userspace-networking\" needs no TUN device; then only programs that use tailscaled's proxy reach the tailnet."
+        "tailscaled's network interface (--tun), with the supervisor \"child\". \"userspace-networking\" needs no TUN device; then only programs that use tailscaled's proxy reach the tailnet."
     DaemonPort "daemon.port" Preset::Number(41641);
         "a number from 0 to 65535";
-        "The UDP port for WireGuard (--port); 0 lets the kernel choose."
+        "The UDP port for WireGuard (--port), with the supervisor \"child\"; 0 lets the kernel choose."
     DaemonMinVersion "daemon.min_version" Preset::Text("1.80");
         "a version \"MAJOR.MINOR\", in quotes";
         "The oldest tailscaled that the agent drives; it writes nothing to an older one."
     DaemonPortMapping "daemon.port_mapping" Preset::Flag(false);
         "true or false";
-        "Let tailscaled ask the network's router for a port (PCP, UPnP). A cloud VM has no home router, and asking for one delays every join by 250 ms."
+        "Let tailscaled ask the network's router for a port (PCP, UPnP). A cloud VM has no home router, and asking for one delays every join by 250 ms. Under systemd the drop-in of tailscaled's unit says this, and this key nothing."
+
+    IdentityForeign "identity.foreign" Preset::Text("refuse");
+        "\"refuse\" or \"adopt\"";
+        "What happens when tailscaled has a node that this agent did not make: it is left alone until somebody says `devbox-agent rejoin`, or it authenticates anew as this machine's."
+
+    HostnameSystem "hostname.system" Preset::Flag(true);
+        "true or false";
+        "Give the machine itself the node's name too, as its static host name. Only under systemd."
 
     ReportEnabled "report.enabled" Preset::Flag(true);
         "true or false";
@@ -160,6 +171,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("metadata", "Where this machine learns what it is, and how it proves it."),
     ("tailnet", "The tailnet, and what of the node this file decides instead of the metadata document."),
     ("daemon", "The real tailscaled, and how it is run."),
+    ("identity", "Whose node tailscaled may have."),
+    ("hostname", "The name of the machine."),
     ("report", "What the platform is told."),
     ("paths", "The agent's own directories."),
     ("log", "What the agent says of its work."),
@@ -191,7 +204,7 @@ impl Preset {
             Self::Flag(flag) => Some(Value::from(flag)),
             Self::Number(number) => Some(Value::from(number)),
             Self::Words(words) => Some(Value::from(words.to_vec())),
-            Self::Beneath(..) | Self::Unset(_) => None,
+            Self::BySupervisor(..) | Self::Unset(_) => None,
         }
     }
 }

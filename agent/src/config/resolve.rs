@@ -4,8 +4,8 @@ use super::inputs::Inputs;
 use super::keys::Key;
 use super::problem::{Origin, Problem};
 use super::settings::{
-    AfterLogout, DaemonSettings, MetadataSettings, Paths, ProviderSettings, ReportSettings, RespectDown, Settings,
-    SupervisorKind, TailnetSettings,
+    AfterLogout, DaemonSettings, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
+    ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
 };
 use super::values::{self, Checked};
 use crate::metadata::spec::Lifecycle;
@@ -17,6 +17,8 @@ pub fn resolve(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Settings>
     // Each section is checked even when an earlier one was bad; only then does `?` give up.
     let (metadata, tailnet) = (metadata(&mut checker), tailnet(&mut checker));
     let (daemon, report) = (daemon(&mut checker), report(&mut checker));
+    let foreign = checker.value(Key::IdentityForeign, |value| values::one_of(value, FOREIGN));
+    let system = checker.value(Key::HostnameSystem, values::flag);
     let (paths, log_level) = (paths(&mut checker), checker.value(Key::LogLevel, values::log_level));
     if problems.len() > before {
         return None;
@@ -25,6 +27,8 @@ pub fn resolve(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Settings>
         metadata: metadata?,
         tailnet: tailnet?,
         daemon: daemon?,
+        identity: IdentitySettings { foreign: foreign? },
+        hostname: HostnameSettings { system: system? },
         report: report?,
         paths: paths?,
         log_level: log_level?,
@@ -142,10 +146,14 @@ fn tailnet(checker: &mut Checker<'_>) -> Option<TailnetSettings> {
     })
 }
 
-const SUPERVISORS: &[(&str, SupervisorKind)] = &[("child", SupervisorKind::Child)];
+const FOREIGN: &[(&str, Foreign)] = &[("refuse", Foreign::Refuse), ("adopt", Foreign::Adopt)];
+
+const SUPERVISORS: &[(&str, SupervisorKind)] =
+    &[("systemd", SupervisorKind::Systemd), ("child", SupervisorKind::Child)];
 
 fn daemon(checker: &mut Checker<'_>) -> Option<DaemonSettings> {
     let supervisor = checker.value(Key::DaemonSupervisor, |value| values::one_of(value, SUPERVISORS));
+    let unit = checker.value(Key::DaemonUnit, values::service_unit);
     let socket = checker.value(Key::DaemonSocket, values::socket);
     let binary = checker.value(Key::DaemonBinary, values::program);
     let state = checker.value(Key::DaemonState, values::path);
@@ -155,6 +163,7 @@ fn daemon(checker: &mut Checker<'_>) -> Option<DaemonSettings> {
     let port_mapping = checker.value(Key::DaemonPortMapping, values::flag);
     Some(DaemonSettings {
         supervisor: supervisor?,
+        unit: unit?.to_owned(),
         socket: socket?,
         binary: binary?,
         state: state?,

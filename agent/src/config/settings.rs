@@ -15,6 +15,10 @@ pub struct Settings {
     pub tailnet: TailnetSettings,
     /// `[daemon]`.
     pub daemon: DaemonSettings,
+    /// `[identity]`.
+    pub identity: IdentitySettings,
+    /// `[hostname]`.
+    pub hostname: HostnameSettings,
     /// `[report]`.
     pub report: ReportSettings,
     /// `[paths]`.
@@ -142,6 +146,8 @@ pub enum AfterLogout {
 pub struct DaemonSettings {
     /// Which supervisor.
     pub supervisor: SupervisorKind,
+    /// tailscaled's unit, under systemd.
+    pub unit: String,
     /// The LocalAPI socket.
     pub socket: PathBuf,
     /// The program: a path, or a name looked up in PATH.
@@ -161,8 +167,33 @@ pub struct DaemonSettings {
 /// Who starts and stops tailscaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SupervisorKind {
+    /// systemd, as a unit: it outlives the agent.
+    Systemd,
     /// The agent itself, as a child process.
     Child,
+}
+
+/// Whose node tailscaled may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// What to do with a node that this agent did not make.
+    pub foreign: Foreign,
+}
+
+/// What to do with a node that this agent did not make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Leave it alone, and say so.
+    Refuse,
+    /// Make it this machine's: it authenticates anew.
+    Adopt,
+}
+
+/// The name of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostnameSettings {
+    /// Whether the machine gets the node's name too.
+    pub system: bool,
 }
 
 /// Reports to the platform.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::keys::{Key, Preset};
-use super::settings::{Endpoint, ProviderSettings, SpecField, TokenSource};
+use super::settings::{Endpoint, Foreign, ProviderSettings, SpecField, SupervisorKind, TokenSource};
 use super::{Inputs, Loaded, Settings, Sources, fragment, load, resolve, show};
 use crate::files::write_atomic;
 
@@ -64,8 +64,14 @@ fn a_machine_without_configuration_has_the_documented_defaults() {
     assert!(!settings.metadata.may_set.contains(&SpecField::Ssh) && settings.metadata.may_set.len() == 6);
     assert_eq!(settings.tailnet.control_url.as_str(), "https://controlplane.tailscale.com/");
     assert_eq!(settings.tailnet.api_url.as_str(), "https://api.tailscale.com/");
-    assert_eq!(settings.daemon.socket, PathBuf::from("/run/devbox-agent/api/tailscaled.sock"));
-    assert_eq!(settings.daemon.state, PathBuf::from("/var/lib/devbox-agent/tailscale"));
+    assert_eq!(
+        (settings.daemon.supervisor, settings.daemon.unit.as_str()),
+        (SupervisorKind::Systemd, "tailscaled.service")
+    );
+    assert_eq!(settings.daemon.socket, PathBuf::from("/run/tailscale/tailscaled.sock"));
+    assert_eq!(settings.daemon.state, PathBuf::from("/var/lib/tailscale"));
+    assert_eq!(settings.identity.foreign, Foreign::Refuse);
+    assert!(settings.hostname.system);
     assert_eq!((settings.daemon.port, settings.daemon.min_version), (41641, (1, 80)));
     assert!(!settings.daemon.port_mapping && settings.report.enabled);
     assert_eq!(settings.log_level, "info");
@@ -98,11 +104,21 @@ fn other_files_in_the_directory_are_left_alone() {
 }
 
 #[test]
-fn the_socket_and_the_state_follow_their_directories_unless_they_are_set() {
+fn a_childs_socket_and_state_follow_the_agents_directories_unless_they_are_set() {
     let machine =
         Machine::new().with("etc/a.toml", "paths.runtime = \"/r\"\npaths.state = \"/s\"\ndaemon.state = \"/t\"\n");
+    let machine = machine.with("etc/b.toml", "daemon.supervisor = \"child\"\n");
     let daemon = machine.settings().daemon;
     assert_eq!((daemon.socket, daemon.state), (PathBuf::from("/r/tailscaled.sock"), PathBuf::from("/t")));
+}
+
+#[test]
+fn only_the_name_of_a_service_is_taken_for_a_unit() {
+    for unit in ["tailscaled", ".service", "a/b.service", "tail scaled.service", "tailscaled.socket"] {
+        let machine = Machine::new().with("etc/a.toml", &format!("daemon.unit = \"{unit}\"\n"));
+        let problems = machine.problems(&[]);
+        assert!(problems[0].contains("is no service unit's name"), "{unit}: {problems:?}");
+    }
 }
 
 #[test]
@@ -130,7 +146,7 @@ fn every_problem_of_every_layer_is_said_at_once_with_place_key_and_expectation()
         .with("usr/10-broken.toml", "[daemon]\nport = \n")
         .with("run/20-platform.toml", "[tailnet]\ncontrol_url = \"http://headscale.internal\"\ntags = [\"tag:Dev\"]\n")
         .with("etc/30-site.toml", "[tailnet]\nhostnmae = \"x\"\n\n[deamon]\nport = 1\n\n[log]\nlevel = 3\n");
-    let problems = machine.problems(&["daemon.supervisor=systemd", "daemon.port"]);
+    let problems = machine.problems(&["daemon.supervisor=openrc", "daemon.port"]);
     let expected = [
         ("usr/10-broken.toml:2: ", "expected"),
         ("etc/30-site.toml:2: unknown key tailnet.hostnmae; did you mean tailnet.hostname?", ""),
@@ -141,7 +157,7 @@ fn every_problem_of_every_layer_is_said_at_once_with_place_key_and_expectation()
             "",
         ),
         ("run/20-platform.toml:3: tailnet.tags: \"tag:Dev\" is not a tag; expected 1 to 16", ""),
-        ("command line: daemon.supervisor: \"systemd\" is none of these; expected \"child\", the only", ""),
+        ("command line: daemon.supervisor: \"openrc\" is none of these; expected \"systemd\" or \"child\"", ""),
         ("etc/30-site.toml:8: log.level: it is an integer; expected", ""),
     ];
     for (start, words) in expected {

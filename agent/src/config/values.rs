@@ -27,6 +27,9 @@ const INTERFACE_NAME_MAX: usize = 15;
 /// RFC 1123 (and RFC 1035 §2.3.4): a label has at most 63 octets.
 const LABEL_MAX: usize = 63;
 
+/// `UNIT_NAME_MAX` of systemd is 256, one of them for the NUL.
+const UNIT_NAME_MAX: usize = 255;
+
 /// The most tags that a spec may have.
 const TAGS_MAX: usize = 16;
 
@@ -124,6 +127,18 @@ fn any_url(written: &str) -> Checked<Url> {
 fn is_literal(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+}
+
+/// The name of a service unit (systemd.unit(5)): at most 255 characters of a fixed set.
+pub fn service_unit(value: &Value) -> Checked<&str> {
+    let name = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let named = name.strip_suffix(".service").is_some_and(|stem| !stem.is_empty());
+    if named && name.len() <= UNIT_NAME_MAX && name.chars().all(plain) {
+        Ok(name)
+    } else {
+        Err(format!("{} is no service unit's name", quoted(name)))
+    }
 }
 
 /// An absolute path.
@@ -227,9 +242,13 @@ fn is_tag(tag: &str) -> bool {
 /// A host name of one label (RFC 1123 §2.1), in lower case.
 pub fn hostname(value: &Value) -> Checked<String> {
     let name = text(value)?;
-    let label = (1..=LABEL_MAX).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-');
-    let label = label && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if label { Ok(name.to_owned()) } else { Err(format!("{} is not a host name", quoted(name))) }
+    if is_label(name) { Ok(name.to_owned()) } else { Err(format!("{} is not a host name", quoted(name))) }
+}
+
+/// Whether `name` is a label of RFC 1123 §2.1 in lower case.
+pub fn is_label(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=LABEL_MAX).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-') && name.chars().all(plain)
 }
 
 /// A network interface's name, or tailscaled's word for none.

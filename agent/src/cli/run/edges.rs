@@ -38,7 +38,7 @@ pub(super) fn outside(settings: &Settings, sources: &Sources, clock: &Arc<dyn Cl
         metadata,
         federation: federation(settings, clock),
         tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
-        supervisor: supervisor(settings),
+        supervisor: supervisor(settings)?,
         store: Arc::new(FileStore::new(&settings.paths.state, sources.uid)),
         clock: clock.clone(),
         service: Arc::new(SdNotify),
@@ -66,11 +66,14 @@ fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation
     }))
 }
 
-fn supervisor(settings: &Settings) -> Arc<dyn Supervisor> {
+fn supervisor(settings: &Settings) -> anyhow::Result<Arc<dyn Supervisor>> {
     match settings.daemon.supervisor {
-        SupervisorKind::Child => {
-            Arc::new(ChildSupervisor::new(settings.daemon.clone(), settings.paths.runtime.clone(), inherited(settings)))
-        }
+        SupervisorKind::Systemd => anyhow::bail!("failed to use [daemon] supervisor = \"systemd\": use \"child\""),
+        SupervisorKind::Child => Ok(Arc::new(ChildSupervisor::new(
+            settings.daemon.clone(),
+            settings.paths.runtime.clone(),
+            inherited(settings),
+        ))),
     }
 }
 

@@ -6,7 +6,6 @@ mod memory;
 mod notify_socket;
 mod orphan;
 mod running;
-mod stored;
 mod tail;
 
 use std::ffi::OsString;
@@ -28,6 +27,7 @@ use self::notify_socket::NotifySocket;
 use self::running::Running;
 use super::Supervisor;
 use super::error::is_other_file;
+use super::stored::stored_node;
 use crate::config::settings::DaemonSettings;
 use crate::core::reason::Fault;
 
@@ -212,7 +212,7 @@ async fn refuse_occupied(socket: &Path) -> Result<(), ChildError> {
 #[async_trait]
 impl Supervisor for ChildSupervisor {
     async fn stored_node(&self) -> Result<bool, Fault> {
-        stored::node(&self.daemon.state).map_err(|error| Fault::from(&error))
+        stored_node(&self.daemon.state).map_err(|error| Fault::from(&error))
     }
 
     async fn start(&self) -> Result<(), Fault> {

@@ -62,6 +62,7 @@ impl Box {
     fn supervisor(&self) -> ChildSupervisor {
         let daemon = DaemonSettings {
             supervisor: SupervisorKind::Child,
+            unit: "tailscaled.service".into(),
             socket: self.path("tailscaled.sock"),
             binary: self.path("tailscaled"),
             state: self.path("state"),
