@@ -6,7 +6,7 @@
 //! the platform's; each machine has one of its own, joined by a veth pair to the platform's bridge.
 
 pub mod cgroup;
-pub mod container;
+mod container;
 mod enter;
 mod files;
 mod inhabitant;
@@ -20,7 +20,7 @@ pub mod sandbox;
 mod tasks;
 mod tun;
 
-pub use container::Booted;
+pub use container::{Booted, Entry};
 pub use enter::{EnterError, enter_running};
 pub use files::Root;
 pub use inhabitant::Visit;

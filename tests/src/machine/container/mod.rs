@@ -21,12 +21,11 @@ use nix::unistd::Pid;
 use self::disk::Disk;
 pub use self::journal::Entry;
 use self::power::Power;
-use super::cgroup;
-use super::inhabitant::Visit;
-use super::logs::Logs;
-use super::namespace::program_name;
-use super::network;
-use super::process::Process;
+use crate::machine::inhabitant::Visit;
+use crate::machine::logs::Logs;
+use crate::machine::namespace::program_name;
+use crate::machine::process::Process;
+use crate::machine::{cgroup, network};
 use crate::tools::{Layout, programs};
 
 /// Room for what a machine writes; a story that fills its disk need not write for long.
@@ -240,18 +239,7 @@ impl Booted {
             admitted => admitted.map(|()| child).context("failed to move a process to the machine's control group"),
         }
     }
-}
 
-impl Drop for Booted {
-    fn drop(&mut self) {
-        drop(self.power.take());
-        if let Err(error) = self.keep_journal() {
-            tracing::warn!(machine = self.name, "failed to keep the journal: {error:#}");
-        }
-    }
-}
-
-impl Booted {
     /// Writes the journal of all boots to a log, for whoever wants to know why a story failed.
     fn keep_journal(&self) -> Result<()> {
         let (path, file) = self.new_log("journal")?;
@@ -262,5 +250,14 @@ impl Booted {
         let status = status.context("failed to run journalctl")?;
         ensure!(status.success(), "failed to write {}: journalctl ended with {status}", path.display());
         Ok(())
+    }
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        drop(self.power.take());
+        if let Err(error) = self.keep_journal() {
+            tracing::warn!(machine = self.name, "failed to keep the journal: {error:#}");
+        }
     }
 }

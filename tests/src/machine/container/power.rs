@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::unistd::Pid;
 
-use super::super::cgroup::{Branch, members};
-use super::super::lab::eventually;
-use super::super::namespace::Link;
-use super::super::network::NamedSpace;
-use super::super::process::Process;
 use super::Booted;
+use crate::machine::cgroup::{Branch, members};
+use crate::machine::lab::eventually;
+use crate::machine::namespace::Link;
+use crate::machine::network::NamedSpace;
+use crate::machine::process::Process;
 
-/// The sandbox's control groups ([`super::super::init`]).
+/// The sandbox's control groups ([`crate::machine::init`]).
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Where PID 1 of systemd puts itself, below the group that nspawn gives to the machine.
 const INIT: &str = "payload/init.scope";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::super::lab::eventually;
 use super::Booted;
+use crate::machine::lab::eventually;
 
 /// Between two looks at a machine that has begun to boot; until PID 1 listens there is nothing to wait on.
 const GLANCE: Duration = Duration::from_millis(10);
