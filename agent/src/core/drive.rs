@@ -9,16 +9,17 @@ use tokio_util::task::JoinMap;
 use super::decide::{Decision, decide};
 use super::edges::Edges;
 use super::effect::{Effect, Kind, Outcome};
-use super::fold::Event;
-use super::launch::{Supplies, launch};
+use super::fold::{Ending, Event};
+use super::launch::{Sources, Supplies, launch};
 use super::reason::Fault;
 use super::resume::Watch;
 use super::scribe::{Outlets, Scribe};
-use super::world::World;
+use super::world::{Configured, World};
 use crate::clock::Now;
 use crate::config::Settings;
 use crate::retry::Pace;
 use crate::socket::Command;
+use crate::systemd::HostEvent;
 use crate::tailscaled::Notify;
 
 /// The loop looks at the clocks and tells the watchdog at least this often: the tick of all periodic work.
@@ -41,7 +42,9 @@ pub struct Drive {
     edges: Edges,
     tasks: JoinMap<Kind, (Effect, Result<Outcome, Fault>)>,
     in_flight: BTreeMap<Kind, Effect>,
-    bus: (mpsc::Sender<Notify>, mpsc::Receiver<Notify>),
+    sources: Sources,
+    bus: mpsc::Receiver<Notify>,
+    host: mpsc::Receiver<HostEvent>,
     clocks: Watch,
     scribe: Scribe,
 }
@@ -60,14 +63,17 @@ impl Drive {
     pub fn new(world: World, settings: Settings, edges: Edges, outlets: Outlets) -> Self {
         let scribe = Scribe::new(outlets, edges.service.clone(), edges.metadata.provider());
         // 128 is tailscaled's own queue for a slow reader.
-        let bus = mpsc::channel(128);
+        let (to_bus, bus) = mpsc::channel(128);
+        let (to_host, host) = mpsc::channel(8);
         Self {
             world,
             settings,
             edges,
             tasks: JoinMap::new(),
             in_flight: BTreeMap::new(),
+            sources: Sources { bus: to_bus, host: to_host },
             bus,
+            host,
             clocks: Watch::default(),
             scribe,
         }
@@ -126,7 +132,7 @@ impl Drive {
     fn start(&mut self, effect: Effect) {
         let kind = effect.kind();
         tracing::debug!(effect = kind.as_str(), "starts");
-        let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.bus.0);
+        let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.sources);
         self.tasks.spawn(kind, launch(effect.clone(), supplies));
         self.in_flight.insert(kind, effect);
         self.fold(Event::Began(kind));
@@ -136,7 +142,8 @@ impl Drive {
         let sleep = self.sleep_until(decision, self.edges.clock.now());
         tokio::select! {
             Some((kind, ended)) = self.tasks.join_next() => self.ended(kind, ended)?,
-            Some(notify) = self.bus.1.recv() => self.fold(Event::Bus(Box::new(notify))),
+            Some(notify) = self.bus.recv() => self.fold(Event::Bus(Box::new(notify))),
+            Some(event) = self.host.recv() => self.fold(Event::Host(event)),
             input = inputs.recv() => self.take(input),
             () = self.edges.clock.sleep(sleep) => {}
         }
@@ -194,13 +201,13 @@ impl Drive {
             }
             Some(Input::Reconfigured(both)) => {
                 let (settings, edges) = *both;
-                self.world.reconfigured(crate::config::control_url(&settings));
+                self.world.reconfigured(Configured::of(&settings));
                 self.settings = settings;
                 self.edges = edges;
                 self.fold(Event::Asked(crate::socket::Verb::Refresh));
             }
             // Nobody is left who could ask for anything: the agent ends.
-            None => self.fold(Event::Stop),
+            None => self.fold(Event::Stop(Ending::ForGood)),
         }
     }
 

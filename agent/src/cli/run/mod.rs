@@ -16,11 +16,11 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use self::edges::provider;
 use self::edges::{Outside, outside};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Settings, Sources};
+use crate::config::{Settings, Sources};
 use crate::core::drive::{Drive, Input};
 use crate::core::fold::Event;
 use crate::core::scribe::{Outlets, newborn};
-use crate::core::world::World;
+use crate::core::world::{Configured, World};
 use crate::identity::host;
 use crate::identity::lock::{LockError, StateLock};
 use crate::report::{Publisher, PublisherSettings};
@@ -48,7 +48,7 @@ pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLeve
     let (report_interval, interval) = watch::channel(REPORT_INTERVAL);
 
     let boot_id = host::boot_id("/".as_ref()).context("failed to read the kernel's boot id")?;
-    let world = World::new(boot_id.clone(), config::control_url(&settings), outside.edges.store.load());
+    let world = World::new(boot_id.clone(), Configured::of(&settings), outside.edges.store.load());
     let mut tasks = JoinSet::new();
     let reread = Arc::new(Notify::new());
     let configured =

@@ -62,8 +62,8 @@ pub(super) fn spawn(
 async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<Input>, mut configured: Configured) {
     loop {
         let input = tokio::select! {
-            _ = signals.terminate.recv() => Some(Input::Event(Event::Stop)),
-            _ = signals.interrupt.recv() => Some(Input::Event(Event::Stop)),
+            _ = signals.terminate.recv() => Some(end(&configured.edges).await),
+            _ = signals.interrupt.recv() => Some(end(&configured.edges).await),
             _ = signals.reload.recv() => configured.again(),
             // `refresh` itself is on its way to the core already: done twice, it would send every request twice.
             () = reread.notified() => configured.again().filter(|input| matches!(input, Input::Reconfigured(_))),
@@ -74,6 +74,10 @@ async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<I
             return;
         }
     }
+}
+
+async fn end(edges: &Edges) -> Input {
+    Input::Event(Event::Stop(edges.host.ending().await))
 }
 
 impl Configured {

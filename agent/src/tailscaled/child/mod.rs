@@ -219,6 +219,11 @@ impl Supervisor for ChildSupervisor {
         self.try_start().await.map_err(|error| Fault::from(&error))
     }
 
+    /// Nobody else's tailscaled waits for this agent.
+    async fn leave_alone(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     async fn stop(&self) -> Result<(), Fault> {
         self.try_stop().await.map_err(|error| Fault::from(&error))
     }
