@@ -6,6 +6,7 @@ mod staged;
 mod stories;
 mod suites;
 mod tally;
+mod units;
 
 use std::process::ExitCode;
 use std::thread;
@@ -66,6 +67,7 @@ pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
         let programs = scope.spawn(|| tools::prepare_programs(&workspace, &progress, &Program::USUAL));
         if !options.only_stories() {
             checks::run(&workspace, &progress, &mut tally)?;
+            units::run(&workspace, &progress, &mut tally)?;
         }
         let plan = plan(&workspace, &progress, options)?;
         match programs.join() {

@@ -13,7 +13,7 @@ pub use cargo::{Artifact, Cargo, CargoError, Profile, Ran};
 pub use go::{GoError, Program};
 pub use image::{ImageError, Images};
 pub use layout::{Layout, LayoutError, Workspace};
-pub use packages::PackageError;
+pub use packages::{Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub fn prepare(
     programs: &[Program],
     profile: Profile,
 ) -> Result<PathBuf, PrepareError> {
-    packages::install_missing(progress, packages::USUAL)?;
+    install_missing(progress, packages::USUAL)?;
     thread::scope(|scope| {
         let go = scope.spawn(|| go::ensure(workspace, progress, programs));
         let agent = Cargo::new(workspace, progress).agent(profile);
@@ -58,12 +58,12 @@ pub fn prepare(
 
 /// Installs and builds what [`prepare`] does, but for the agent.
 pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[Program]) -> Result<(), PrepareError> {
-    packages::install_missing(progress, packages::USUAL)?;
+    install_missing(progress, packages::USUAL)?;
     Ok(go::ensure(workspace, progress, programs)?)
 }
 
 /// Makes what machines boot from, with the programs of [`prepare_programs`] in it. Needs root.
 pub fn prepare_images(workspace: &Workspace, progress: &Progress) -> Result<Images, PrepareError> {
-    packages::install_missing(progress, packages::TO_BOOT)?;
+    install_missing(progress, packages::TO_BOOT)?;
     Ok(image::ensure(workspace, progress)?)
 }
