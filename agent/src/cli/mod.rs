@@ -3,6 +3,7 @@
 mod args;
 pub mod config;
 pub mod exit;
+mod helper;
 mod level;
 pub mod output;
 pub mod render;
