@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::ExitCode;
 use super::output::{Output, colour};
-use super::{config, logging, run, status, token, verb, wait_online};
+use super::{config, helper, logging, run, status, token, verb, wait_online};
 use crate::clock::SystemClock;
 use crate::config::{Settings, Sources};
 use crate::socket::Verb;
@@ -41,6 +41,9 @@ enum Command {
     Leave,
     /// Fetch a workload token and print its claims; the token itself is never printed
     Token,
+    /// Do what needs root, for the agent alone; started by devbox-agent-helper.socket
+    #[command(hide = true)]
+    Helper,
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +114,7 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
     let runtime = settings.paths.runtime.clone();
     match command {
         Command::Run => return agent(settings, sources, output).await,
+        Command::Helper => helper::run(&settings, output).await,
         Command::Status(args) => {
             let daemon = async || Some(LocalApiClient::new(&settings.daemon.socket, LOOK).ok()?.status().await);
             status::run(args, &runtime, &SystemClock, daemon, output).await

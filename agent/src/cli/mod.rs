@@ -3,6 +3,7 @@
 mod args;
 pub mod config;
 pub mod exit;
+mod helper;
 mod level;
 mod logging;
 pub mod output;

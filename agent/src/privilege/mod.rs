@@ -3,6 +3,7 @@
 pub mod client;
 mod error;
 pub mod fields;
+pub mod helper;
 pub mod request;
 pub mod wire;
 
