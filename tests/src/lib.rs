@@ -5,6 +5,7 @@ pub mod canary;
 pub mod demo;
 pub mod devbox;
 pub mod machine;
+pub mod package;
 pub mod platform;
 #[cfg(test)]
 mod reached;

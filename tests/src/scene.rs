@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::machine::{Lab, Link, Machine, PLATFORM, Process, eventually};
+use crate::machine::{Booted, Lab, Link, Machine, PLATFORM, Process, eventually};
 use crate::platform::{Platform, PlatformConfig};
 
 /// The platform's files: on the sandbox's tmpfs, as Headscale waits for its database at every registration.
@@ -54,6 +54,27 @@ impl Scene {
         machine.root().trust(&ca).context("failed to install the lab's CA")?;
         self.configure(&machine, "10-platform.toml", &self.agent_configuration())?;
         Ok(machine)
+    }
+
+    /// Makes a machine that boots, switched off, and trusts the platform. Only in a story of a suite that needs root.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn booted(&self, name: &str) -> Result<Booted> {
+        let machine = self.lab.booted(name)?;
+        let ca = std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")?;
+        machine.trust(&ca)?;
+        Ok(machine)
+    }
+
+    /// Makes a booted machine a node without the agent: `tailscale up` with a key, beside its own tailscaled.service.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub async fn up_by_hand(&self, machine: &Booted, key: &str) -> Result<()> {
+        machine.write("/run/key", key)?;
+        let server = format!("--login-server={}", self.platform.control_url());
+        machine.run("tailscale", &["up", "--auth-key=file:/run/key", &server]).await.map(drop)
     }
 
     /// Writes a configuration file of the agent.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
 
 use crate::canary::Search;
-use crate::devbox::Devbox;
+use crate::devbox::{Devbox, Instance};
 use crate::machine::Root;
 
 /// Where stories put tokens themselves, for the provider `file`; taken away before the search for secrets.
@@ -57,6 +57,26 @@ impl Devbox<'_> {
         self.check_keys().await
     }
 
+    /// Looks through the machine's files, all logs, and what the platform was told.
+    fn search_files(&self, search: &mut Search) -> Result<()> {
+        let root = self.machine.root();
+        let tokens = root.path(TOKENS);
+        if tokens.exists() {
+            fs::remove_dir_all(&tokens).context("failed to take the story's own token away")?;
+        }
+        for folder in FOLDERS {
+            search.folder(&root.path(folder))?;
+        }
+        search.folder(&self.scene.lab.layout().logs)?;
+        for report in self.scene.platform.reports.all(&self.id) {
+            search.text(Path::new("a report"), &report.raw);
+        }
+        Ok(())
+    }
+}
+
+impl Instance<'_> {
+    /// Checks what control has of it.
     async fn check_nodes(&self, left: Left) -> Result<()> {
         let nodes = self.nodes().await?;
         let found = match nodes.as_slice() {
@@ -76,23 +96,6 @@ impl Devbox<'_> {
         let keys = self.scene.platform.headscale.api.keys().await?;
         let unused = keys.iter().filter(|key| mine(&key.id) && !key.used).count();
         ensure!(unused <= 1, "{unused} keys of {} were never used", self.id);
-        Ok(())
-    }
-
-    /// Looks through the machine's files, all logs, and what the platform was told.
-    fn search_files(&self, search: &mut Search) -> Result<()> {
-        let root = self.machine.root();
-        let tokens = root.path(TOKENS);
-        if tokens.exists() {
-            fs::remove_dir_all(&tokens).context("failed to take the story's own token away")?;
-        }
-        for folder in FOLDERS {
-            search.folder(&root.path(folder))?;
-        }
-        search.folder(&self.scene.lab.layout().logs)?;
-        for report in self.scene.platform.reports.all(&self.id) {
-            search.text(Path::new("a report"), &report.raw);
-        }
         Ok(())
     }
 }

@@ -22,6 +22,23 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Fine, Self::No, Self::Usage, Self::Unavailable, Self::TimedOut, Self::NotPermitted, Self::Configuration];
+
+    /// What the manual says of it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Fine => "Done, or the asked-for condition holds.",
+            Self::No => "The asked-for condition does not hold.",
+            Self::Usage => "The command line is wrong.",
+            Self::Unavailable => "The agent or tailscaled cannot be reached.",
+            Self::TimedOut => "Time is over.",
+            Self::NotPermitted => "The caller may not do that.",
+            Self::Configuration => "The configuration is wrong.",
+        }
+    }
+
     /// The number that the process ends with.
     pub fn number(self) -> u8 {
         match self {

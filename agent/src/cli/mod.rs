@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 mod helper;
 mod level;
+mod logging;
 pub mod output;
 pub mod render;
 pub mod run;

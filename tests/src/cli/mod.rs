@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod hidden;
+mod package;
 mod running;
 mod sh;
 mod test;
@@ -26,6 +27,7 @@ enum Verb {
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
+    Package(package::Package),
     Up(up::Up),
     Sh(sh::Sh),
     Tools(tools::Tools),
@@ -39,6 +41,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Demo(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        Verb::Package(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),
         Verb::Tools(verb) => verb.run(),

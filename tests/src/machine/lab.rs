@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::container::Booted;
 use super::namespace::{Link, Machine, MachineError};
 use super::sandbox;
 use crate::tools::Layout;
@@ -40,7 +41,18 @@ impl Lab {
 
     /// Makes a machine whose network comes up late, or from the start.
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine, MachineError> {
-        Machine::create(&self.layout, self.machines.fetch_add(1, Ordering::Relaxed), name, link)
+        Machine::create(&self.layout, self.next_index(), name, link)
+    }
+
+    /// Makes a machine that boots, switched off. Only in a story of a suite that needs root.
+    pub fn booted(&self, name: &str) -> anyhow::Result<Booted> {
+        let images =
+            self.layout.images.as_ref().context("failed to find an image: this story's suite boots no machines")?;
+        Booted::create(&self.layout, self.next_index(), name, &images.stock)
+    }
+
+    fn next_index(&self) -> usize {
+        self.machines.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Running cargo: the agent, the suites' binaries, the checks.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -64,6 +65,7 @@ pub struct Ran {
 pub struct Cargo<'a> {
     workspace: &'a Workspace,
     progress: &'a Progress,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// The part of cargo's JSON messages that is of use (cargo book, "External tools").
@@ -83,7 +85,12 @@ struct Target {
 impl<'a> Cargo<'a> {
     /// cargo as it built this lab.
     pub fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
-        Self { workspace, progress }
+        Self { workspace, progress, environment: Vec::new() }
+    }
+
+    /// With variables of its own, beside this process's.
+    pub fn with_environment(self, environment: Vec<(&'static str, OsString)>) -> Self {
+        Self { environment, ..self }
     }
 
     /// Builds the agent and returns its file.
@@ -93,8 +100,25 @@ impl<'a> Cargo<'a> {
             Profile::Dev => &["build", "--workspace", "--bin", "devbox-agent"],
             Profile::Release => &["build", "--release", "--package", "devbox-agent", "--bin", "devbox-agent"],
         };
-        let built = self.build("building the agent", arguments, "bin")?;
+        self.binary("building the agent", arguments)
+    }
+
+    /// Builds one binary and returns its file.
+    pub fn binary(&self, what: &str, arguments: &[&str]) -> Result<PathBuf, CargoError> {
+        let built = self.build(what, arguments, "bin")?;
         built.into_iter().next().map(|artifact| artifact.file).ok_or_else(|| CargoError::NoBinary(arguments.join(" ")))
+    }
+
+    /// Runs cargo as a step of its own.
+    pub fn carry_out(&self, what: &str, arguments: &[OsString]) -> Result<Ran, CargoError> {
+        let step = self.progress.step(what);
+        let ran = self.run(&step, arguments)?;
+        step.end(if ran.status.success() { "done" } else { "failed" });
+        if ran.status.success() {
+            return Ok(ran);
+        }
+        let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+        Err(CargoError::Refused { command: words.join(" "), said: ran.stderr })
     }
 
     /// Builds the suites and returns their binaries.
@@ -103,9 +127,10 @@ impl<'a> Cargo<'a> {
     }
 
     /// Runs cargo, showing what it is at, and returns what it said.
-    pub fn run(&self, step: &Step, arguments: &[&str]) -> Result<Ran, CargoError> {
+    pub fn run(&self, step: &Step, arguments: &[impl AsRef<OsStr>]) -> Result<Ran, CargoError> {
         let mut child = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.workspace.root())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -127,13 +152,9 @@ impl<'a> Cargo<'a> {
     }
 
     fn build(&self, what: &str, arguments: &[&str], kind: &str) -> Result<Vec<Artifact>, CargoError> {
-        let step = self.progress.step(what);
-        let ran = self.run(&step, &[arguments, &["--message-format=json-render-diagnostics"]].concat())?;
-        step.end(if ran.status.success() { "done" } else { "failed" });
-        if !ran.status.success() {
-            return Err(CargoError::Refused { command: arguments.join(" "), said: ran.stderr });
-        }
-        Ok(artifacts(&ran.stdout, kind))
+        let arguments: Vec<_> =
+            arguments.iter().chain(&["--message-format=json-render-diagnostics"]).map(OsString::from).collect();
+        Ok(artifacts(&self.carry_out(what, &arguments)?.stdout, kind))
     }
 }
 

@@ -8,8 +8,18 @@ use nix::unistd::geteuid;
 use super::programs;
 use super::progress::Progress;
 
-/// Programs the lab runs, and the packages that hold them. tailscaled asks for nothing more: without iptables it speaks netlink.
-const NEEDED: [(&str, &str); 1] = [("ip", "iproute2")];
+/// Programs, and the packages that hold them.
+pub type Needs = [(&'static str, &'static str)];
+
+/// What the lab runs everywhere. tailscaled asks for nothing more: without iptables it speaks netlink.
+pub const USUAL: &Needs = &[("ip", "iproute2")];
+/// What makes and boots machines of their own.
+pub const TO_BOOT: &Needs = &[
+    ("mmdebstrap", "mmdebstrap"),
+    ("systemd-nspawn", "systemd-container"),
+    ("dpkg-deb", "dpkg"),
+    ("journalctl", "systemd"),
+];
 
 /// Why packages are missing.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +41,9 @@ pub enum PackageError {
 }
 
 /// Installs what is missing, when root; says so beforehand.
-pub fn install_missing(progress: &Progress) -> Result<(), PackageError> {
+pub fn install_missing(progress: &Progress, needs: &Needs) -> Result<(), PackageError> {
     let missing: Vec<_> =
-        NEEDED.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect();
+        needs.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

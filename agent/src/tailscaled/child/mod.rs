@@ -100,7 +100,7 @@ impl ChildSupervisor {
         let notify = NotifySocket::bind(path.clone()).map_err(setup("make the socket", &path))?;
         let running = self.spawn(notify.path())?;
         if let Err(error) = orphan::record(&self.pid_file(), running.pid()) {
-            tracing::warn!(file = %self.pid_file().display(), %error, "failed to write a pid file");
+            tracing::warn!("failed to write a pid file {}: {error}", self.pid_file().display());
         }
         let (ready, listening) = notify.listen();
         tokio::select! {
@@ -151,7 +151,7 @@ impl ChildSupervisor {
     fn tidy(&self) {
         orphan::forget(&self.pid_file());
         if let Err(error) = notify_socket::remove(&self.notify_socket()) {
-            tracing::debug!(%error, "failed to remove the notify socket");
+            tracing::debug!("failed to remove the notify socket: {error}");
         }
     }
 
@@ -217,6 +217,11 @@ impl Supervisor for ChildSupervisor {
 
     async fn start(&self) -> Result<(), Fault> {
         self.try_start().await.map_err(|error| Fault::from(&error))
+    }
+
+    /// Nobody else's tailscaled waits for this agent.
+    async fn leave_alone(&self) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn stop(&self) -> Result<(), Fault> {
