@@ -91,7 +91,8 @@ fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, 
         return Ok(());
     }
     if options.as_user.is_none() && geteuid().is_root() {
-        plan.layout.images = Some(tools::prepare_images(workspace, progress)?);
+        let agent = workspace.lab().join("deb/devbox-agent_0.1.0_amd64.deb");
+        plan.layout.images = Some(tools::prepare_images(workspace, progress, &agent)?);
         return Ok(());
     }
     for suite in suites {
