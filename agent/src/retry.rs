@@ -23,6 +23,9 @@ pub const REMOTE: Pace = Pace { base: Duration::from_millis(500), cap: Duration:
 /// What is on this machine and costs nobody else anything: 0.25 s, 0.5 s, … 10 s.
 pub const LOCAL: Pace = Pace { base: Duration::from_millis(250), cap: Duration::from_secs(10) };
 
+/// A unit that systemd has given up on, after five starts of its own: 5 s, 10 s, … 5 min (faults F36).
+pub const UNIT: Pace = Pace { base: Duration::from_secs(5), cap: Duration::from_secs(300) };
+
 /// A refusal that only a person can lift is asked about again at most four times an hour.
 pub const REFUSED: Duration = Duration::from_secs(15 * 60);
 

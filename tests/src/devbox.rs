@@ -1,9 +1,11 @@
 //! A machine that the platform knows, with the agent on it: what most stories are about.
 
 mod commands;
+mod installed;
+mod instance;
 
 use std::fs;
-use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,56 +15,32 @@ use devbox_agent::core::reason::Code;
 use devbox_agent::socket::document::Document;
 
 pub use self::commands::Said;
+pub use self::installed::{AGENT, Installed, TAILSCALED};
+pub use self::instance::{CLIENT, Identity, Instance, WORKSPACE};
 use crate::machine::{Link, Machine, Process, eventually};
 use crate::platform::headscale::api::Node;
-use crate::platform::instance::{InstanceSpec, Tailnet};
-use crate::platform::relay::Scope;
 use crate::scene::Scene;
 
-/// The credential of every instance of these stories.
-pub const CLIENT: &str = "lab-client";
-/// The workspace of every instance of these stories.
-pub const WORKSPACE: &str = "acme";
 /// Far more than a join or a recovery takes, also on a machine that is busy with other stories, and when tailscaled was started
 /// before there was a network: it may then look for its relay again only after half a minute.
 pub const LIMIT: Duration = Duration::from_secs(90);
-/// Every tag that the credential may give.
-const TAGS: [&str; 4] = ["tag:devbox", "tag:ci", "tag:web", "tag:db"];
 /// Where the agent writes its status, at the default `[paths] runtime`.
 const STATUS: &str = "/run/devbox-agent/api/status.json";
 
 /// A machine, its instance, and the agent once it was started.
 pub struct Devbox<'a> {
-    /// The scene that it is in.
-    pub scene: &'a Scene,
+    instance: Instance<'a>,
     /// The machine.
     pub machine: Machine,
-    /// `instance.id`.
-    pub id: String,
     agent: Option<Process>,
 }
 
-/// What makes a node the same node to those who use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Control's own id of it.
-    pub id: String,
-    /// The key of the machine that it is on.
-    pub machine_key: String,
-    /// The first label of its MagicDNS name.
-    pub name: String,
-    /// Its addresses in the tailnet.
-    pub addresses: Vec<String>,
-}
+/// A devbox is an instance, with a machine to it.
+impl<'a> Deref for Devbox<'a> {
+    type Target = Instance<'a>;
 
-impl From<&Node> for Identity {
-    fn from(node: &Node) -> Self {
-        Self {
-            id: node.id.clone(),
-            machine_key: node.machine_key.clone(),
-            name: node.given_name.clone(),
-            addresses: node.ip_addresses.clone(),
-        }
+    fn deref(&self) -> &Instance<'a> {
+        &self.instance
     }
 }
 
@@ -103,11 +81,8 @@ impl<'a> Devbox<'a> {
     }
 
     fn of_kind(scene: &'a Scene, machine: Machine, kind: &str, tag: &str) -> Result<Self> {
-        scene.platform.add_credential(CLIENT, WORKSPACE, &TAGS);
-        let id = format!("i-{}", machine.name());
-        let spec = InstanceSpec::new(&id, kind, WORKSPACE, IpAddr::V4(machine.address())).named(machine.name());
-        scene.platform.add_instance(spec.joining(Tailnet::new(CLIENT, &[tag])));
-        Ok(Self { scene, machine, id, agent: None })
+        let instance = Instance::announce(scene, machine.name(), machine.address(), kind, tag);
+        Ok(Self { instance, machine, agent: None })
     }
 
     /// Starts `devbox-agent run`.
@@ -180,28 +155,6 @@ impl<'a> Devbox<'a> {
         }
     }
 
-    /// This machine's connections.
-    pub fn scope(&self) -> Scope {
-        Scope::From(IpAddr::V4(self.machine.address()))
-    }
-
-    /// Changes what the platform wants of the node.
-    ///
-    /// # Errors
-    /// When it wants none.
-    pub fn change(&self, change: impl FnOnce(&mut Tailnet)) -> Result<()> {
-        use crate::platform::instance::TailnetWish::Join;
-        let mut wanted = false;
-        self.scene.platform.set_spec(&self.id, |spec| {
-            if let Join(tailnet) = &mut spec.tailnet {
-                change(tailnet);
-                wanted = true;
-            }
-        })?;
-        ensure!(wanted, "the platform wants no node of {}", self.id);
-        Ok(())
-    }
-
     /// The status document of the agent that runs now, if it has written one.
     ///
     /// # Errors
@@ -252,24 +205,6 @@ impl<'a> Devbox<'a> {
         self.until("the spec as it is now", |document| document.metadata.etag.as_ref() == Some(&served)).await
     }
 
-    /// The node that control has for this machine.
-    ///
-    /// # Errors
-    /// When it has none, or more than one.
-    pub async fn node(&self) -> Result<Node> {
-        let mut nodes = self.nodes().await?;
-        ensure!(nodes.len() == 1, "control has {} nodes of {}", nodes.len(), self.id);
-        nodes.pop().context("control has no node")
-    }
-
-    /// Every node that control has for this machine.
-    ///
-    /// # Errors
-    /// When control does not answer.
-    pub async fn nodes(&self) -> Result<Vec<Node>> {
-        self.scene.platform.minter.nodes_of(&self.subject()).await
-    }
-
     /// Waits until control has the node as wanted; it hears of a change a moment after the agent has made it.
     ///
     /// # Errors
@@ -277,25 +212,6 @@ impl<'a> Devbox<'a> {
     pub async fn until_node(&self, what: &str, wanted: impl Fn(&Node) -> bool) -> Result<Node> {
         let found = eventually(what, LIMIT, || async { Ok(self.nodes().await?.into_iter().find(&wanted)) }).await;
         found.with_context(|| self.tale())
-    }
-
-    /// What makes the node the same node.
-    ///
-    /// # Errors
-    /// When control does not have exactly one.
-    pub async fn identity(&self) -> Result<Identity> {
-        Ok(Identity::from(&self.node().await?))
-    }
-
-    /// The subject of this instance's tokens.
-    pub fn subject(&self) -> String {
-        format!("{WORKSPACE}/{}", self.id)
-    }
-
-    /// How many keys were minted for this machine.
-    pub fn minted(&self) -> usize {
-        let subject = self.subject();
-        self.scene.platform.minter.minted().values().filter(|minted| minted.request.subject == subject).count()
     }
 
     /// Writes a configuration file of the agent, which it reads when it starts or is asked to.

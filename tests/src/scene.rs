@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::machine::{Lab, Link, Machine, PLATFORM, Process, eventually};
+use crate::machine::{Booted, Lab, Link, Machine, PLATFORM, Process, eventually};
 use crate::platform::{Platform, PlatformConfig};
 
 /// The platform's files: on the sandbox's tmpfs, as Headscale waits for its database at every registration.
@@ -50,10 +50,41 @@ impl Scene {
     /// When the machine cannot be made.
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine> {
         let machine = self.lab.machine_with(name, link)?;
-        let ca = std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")?;
-        machine.root().trust(&ca).context("failed to install the lab's CA")?;
+        machine.root().trust(&self.ca()?).context("failed to install the lab's CA")?;
         self.configure(&machine, "10-platform.toml", &self.agent_configuration())?;
         Ok(machine)
+    }
+
+    /// Makes a machine that boots, switched off, and trusts the platform. Only in a story of a suite that needs root.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn booted(&self, name: &str) -> Result<Booted> {
+        let machine = self.lab.booted(name)?;
+        machine.trust(&self.ca()?)?;
+        Ok(machine)
+    }
+
+    /// Makes a machine that boots with the agent installed from its package and told where the platform is; switched off. Only in a story of a
+    /// suite that needs root.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn baked(&self, name: &str) -> Result<Booted> {
+        let machine = self.lab.baked(name)?;
+        machine.trust(&self.ca()?)?;
+        machine.write("/etc/devbox-agent/config.d/10-platform.toml", self.platform_configuration())?;
+        Ok(machine)
+    }
+
+    /// Makes a booted machine a node without the agent: `tailscale up` with a key, beside its own tailscaled.service.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub async fn up_by_hand(&self, machine: &Booted, key: &str) -> Result<()> {
+        machine.write("/run/key", key)?;
+        let server = format!("--login-server={}", self.platform.control_url());
+        machine.run("tailscale", &["up", "--auth-key=file:/run/key", &server]).await.map(drop)
     }
 
     /// Writes a configuration file of the agent.
@@ -93,13 +124,22 @@ impl Scene {
         Ok(daemon)
     }
 
+    fn ca(&self) -> Result<String> {
+        std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")
+    }
+
     fn agent_configuration(&self) -> String {
+        let platform = self.platform_configuration();
+        format!("{platform}\n[daemon]\nsupervisor = \"child\"\nsocket = \"{SOCKET}\"\n")
+    }
+
+    /// What an image builder would write, whatever the machine is made of.
+    fn platform_configuration(&self) -> String {
         let (endpoint, control, api) =
             (self.platform.metadata_url(), self.platform.control_url(), self.platform.api_url());
         format!(
             "[metadata]\nendpoint = \"{endpoint}\"\n\n\
-             [tailnet]\ncontrol_url = \"{control}\"\napi_url = \"{api}\"\n\n\
-             [daemon]\nsupervisor = \"child\"\nsocket = \"{SOCKET}\"\n"
+             [tailnet]\ncontrol_url = \"{control}\"\napi_url = \"{api}\"\n"
         )
     }
 }

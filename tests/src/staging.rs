@@ -139,6 +139,8 @@ fn copy_layout(layout: &Layout, folder: &Path, uid: u32) -> Result<Layout> {
         agent: copy(&layout.agent, &programs)?,
         programs,
         logs: make_folder(&folder.join("log"), Some(uid))?,
+        // Only root boots machines.
+        images: None,
     })
 }
 

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::ExitCode;
 use super::output::{Output, colour};
-use super::{config, run, status, token, verb, wait_online};
+use super::{config, helper, logging, run, status, token, verb, wait_online};
 use crate::clock::SystemClock;
 use crate::config::{Settings, Sources};
 use crate::socket::Verb;
@@ -41,6 +41,9 @@ enum Command {
     Leave,
     /// Fetch a workload token and print its claims; the token itself is never printed
     Token,
+    /// Do what needs root, for the agent alone; started by devbox-agent-helper.socket
+    #[command(hide = true)]
+    Helper,
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +114,7 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
     let runtime = settings.paths.runtime.clone();
     match command {
         Command::Run => return agent(settings, sources, output).await,
+        Command::Helper => helper::run(&settings, output).await,
         Command::Status(args) => {
             let daemon = async || Some(LocalApiClient::new(&settings.daemon.socket, LOOK).ok()?.status().await);
             status::run(args, &runtime, &SystemClock, daemon, output).await
@@ -128,18 +132,9 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
 const LOOK: std::time::Duration = std::time::Duration::from_secs(3);
 
 async fn agent(settings: Settings, sources: Sources, output: &mut Output<'_>) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    let log = log.with_filter_reloading();
-    let filter = log.reload_handle();
-    log.init();
-    let set_log_level = Box::new(move |level: &str| {
-        if let Err(error) = filter.reload(tracing_subscriber::EnvFilter::new(level)) {
-            tracing::warn!(%error, "the log's level stays as it was");
-        }
-    });
+    let set_log_level = logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref());
     if let Err(error) = crate::sys::dumpable::forbid() {
-        tracing::warn!(%error, "core dumps are not forbidden");
+        tracing::warn!("core dumps are not forbidden: {error}");
     }
     let result = match run::run(settings, sources, set_log_level).await {
         Ok(()) => Ok(ExitCode::Fine),

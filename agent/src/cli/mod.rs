@@ -3,7 +3,9 @@
 mod args;
 pub mod config;
 pub mod exit;
+mod helper;
 mod level;
+mod logging;
 pub mod output;
 pub mod render;
 pub mod run;

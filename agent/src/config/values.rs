@@ -242,9 +242,13 @@ fn is_tag(tag: &str) -> bool {
 /// A host name of one label (RFC 1123 §2.1), in lower case.
 pub fn hostname(value: &Value) -> Checked<String> {
     let name = text(value)?;
-    let label = (1..=LABEL_MAX).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-');
-    let label = label && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if label { Ok(name.to_owned()) } else { Err(format!("{} is not a host name", quoted(name))) }
+    if is_label(name) { Ok(name.to_owned()) } else { Err(format!("{} is not a host name", quoted(name))) }
+}
+
+/// Whether `name` is a label of RFC 1123 §2.1 in lower case.
+pub fn is_label(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=LABEL_MAX).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-') && name.chars().all(plain)
 }
 
 /// A network interface's name, or tailscaled's word for none.

@@ -9,16 +9,17 @@ use tokio_util::task::JoinMap;
 use super::decide::{Decision, decide};
 use super::edges::Edges;
 use super::effect::{Effect, Kind, Outcome};
-use super::fold::Event;
-use super::launch::{Supplies, launch};
+use super::fold::{Ending, Event};
+use super::launch::{Sources, Supplies, launch};
 use super::reason::Fault;
 use super::resume::Watch;
 use super::scribe::{Outlets, Scribe};
-use super::world::World;
+use super::world::{Configured, World};
 use crate::clock::Now;
 use crate::config::Settings;
 use crate::retry::Pace;
 use crate::socket::Command;
+use crate::systemd::HostEvent;
 use crate::tailscaled::Notify;
 
 /// The loop looks at the clocks and tells the watchdog at least this often: the tick of all periodic work.
@@ -41,7 +42,9 @@ pub struct Drive {
     edges: Edges,
     tasks: JoinMap<Kind, (Effect, Result<Outcome, Fault>)>,
     in_flight: BTreeMap<Kind, Effect>,
-    bus: (mpsc::Sender<Notify>, mpsc::Receiver<Notify>),
+    sources: Sources,
+    bus: mpsc::Receiver<Notify>,
+    host: mpsc::Receiver<HostEvent>,
     clocks: Watch,
     scribe: Scribe,
 }
@@ -60,14 +63,17 @@ impl Drive {
     pub fn new(world: World, settings: Settings, edges: Edges, outlets: Outlets) -> Self {
         let scribe = Scribe::new(outlets, edges.service.clone(), edges.metadata.provider());
         // 128 is tailscaled's own queue for a slow reader.
-        let bus = mpsc::channel(128);
+        let (to_bus, bus) = mpsc::channel(128);
+        let (to_host, host) = mpsc::channel(8);
         Self {
             world,
             settings,
             edges,
             tasks: JoinMap::new(),
             in_flight: BTreeMap::new(),
+            sources: Sources { bus: to_bus, host: to_host },
             bus,
+            host,
             clocks: Watch::default(),
             scribe,
         }
@@ -125,8 +131,8 @@ impl Drive {
 
     fn start(&mut self, effect: Effect) {
         let kind = effect.kind();
-        tracing::debug!(effect = kind.as_str(), "starts");
-        let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.bus.0);
+        tracing::debug!(effect = kind.as_str(), "{} starts", kind.as_str());
+        let supplies = Supplies::new(&self.edges, &self.world.credentials, &self.sources);
         self.tasks.spawn(kind, launch(effect.clone(), supplies));
         self.in_flight.insert(kind, effect);
         self.fold(Event::Began(kind));
@@ -136,7 +142,8 @@ impl Drive {
         let sleep = self.sleep_until(decision, self.edges.clock.now());
         tokio::select! {
             Some((kind, ended)) = self.tasks.join_next() => self.ended(kind, ended)?,
-            Some(notify) = self.bus.1.recv() => self.fold(Event::Bus(Box::new(notify))),
+            Some(notify) = self.bus.recv() => self.fold(Event::Bus(Box::new(notify))),
+            Some(event) = self.host.recv() => self.fold(Event::Host(event)),
             input = inputs.recv() => self.take(input),
             () = self.edges.clock.sleep(sleep) => {}
         }
@@ -167,18 +174,20 @@ impl Drive {
     }
 
     fn log(&self, kind: Kind, result: &Result<Outcome, Fault>) {
+        let effect = kind.as_str();
         match result {
-            Ok(_) => tracing::debug!(effect = kind.as_str(), "done"),
+            Ok(_) => tracing::debug!(effect, "{effect} is done"),
             Err(fault) if self.world.track(kind).fault.as_ref().is_some_and(|last| last.code == fault.code) => {
                 tracing::debug!(
-                    effect = kind.as_str(),
+                    effect,
                     code = fault.code.as_str(),
-                    detail = fault.detail,
-                    "failed again"
+                    "{effect} failed again: {}: {}",
+                    fault.code,
+                    fault.detail
                 );
             }
             Err(fault) => {
-                tracing::warn!(effect = kind.as_str(), code = fault.code.as_str(), detail = fault.detail, "failed");
+                tracing::warn!(effect, code = fault.code.as_str(), "{effect} failed: {}: {}", fault.code, fault.detail);
             }
         }
     }
@@ -187,20 +196,20 @@ impl Drive {
         match input {
             Some(Input::Event(event)) => self.fold(event),
             Some(Input::Asked(Command { verb, reply })) => {
-                tracing::info!(verb = verb.as_str(), "asked");
+                tracing::info!(verb = verb.as_str(), "somebody asked for {}", verb.as_str());
                 self.fold(Event::Asked(verb));
                 // A caller that went away does not need to hear it.
                 let _ = reply.send(Ok(()));
             }
             Some(Input::Reconfigured(both)) => {
                 let (settings, edges) = *both;
-                self.world.reconfigured(crate::config::control_url(&settings));
+                self.world.reconfigured(Configured::of(&settings));
                 self.settings = settings;
                 self.edges = edges;
                 self.fold(Event::Asked(crate::socket::Verb::Refresh));
             }
             // Nobody is left who could ask for anything: the agent ends.
-            None => self.fold(Event::Stop),
+            None => self.fold(Event::Stop(Ending::ForGood)),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::federation::Federation;
 use crate::identity::Store;
 use crate::metadata::Metadata;
+use crate::systemd::Host;
 use crate::tailscaled::{LocalApi, Supervisor};
 
 /// The outside, as the core is given it.
@@ -19,6 +20,8 @@ pub struct Edges {
     pub tailscaled: Arc<dyn LocalApi>,
     /// tailscaled's process.
     pub supervisor: Arc<dyn Supervisor>,
+    /// The machine: sleep, shutdown, its name.
+    pub host: Arc<dyn Host>,
     /// The record.
     pub store: Arc<dyn Store>,
     /// Time.

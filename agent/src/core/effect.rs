@@ -47,6 +47,12 @@ pub enum Kind {
     Withdraw,
     /// Log the node out.
     Logout,
+    /// Open the gate before a node that is not ours.
+    LeaveAlone,
+    /// Watch what the machine tells; lasts as long as the bus does.
+    WatchHost,
+    /// Name the machine.
+    SetHostname,
 }
 
 impl Kind {
@@ -70,6 +76,9 @@ impl Kind {
         Self::Prove,
         Self::Withdraw,
         Self::Logout,
+        Self::LeaveAlone,
+        Self::WatchHost,
+        Self::SetHostname,
     ];
 
     /// The name in the record, in logs and in documentation.
@@ -93,6 +102,9 @@ impl Kind {
             Self::Prove => "prove",
             Self::Withdraw => "withdraw",
             Self::Logout => "logout",
+            Self::LeaveAlone => "leave_alone",
+            Self::WatchHost => "watch_host",
+            Self::SetHostname => "set_hostname",
         }
     }
 
@@ -101,7 +113,14 @@ impl Kind {
     pub fn runs_to_end(self) -> bool {
         matches!(
             self,
-            Self::Connect | Self::Mint | Self::Login | Self::Logout | Self::Save | Self::StartDaemon | Self::StopDaemon
+            Self::Connect
+                | Self::Mint
+                | Self::Login
+                | Self::Logout
+                | Self::Save
+                | Self::StartDaemon
+                | Self::StopDaemon
+                | Self::SetHostname
         )
     }
 
@@ -191,6 +210,15 @@ pub enum Effect {
     Withdraw,
     /// See [`Kind::Logout`].
     Logout,
+    /// See [`Kind::LeaveAlone`].
+    LeaveAlone,
+    /// See [`Kind::WatchHost`].
+    WatchHost,
+    /// See [`Kind::SetHostname`].
+    SetHostname {
+        /// An RFC 1123 label.
+        name: String,
+    },
 }
 
 /// The inputs of a login.
@@ -224,6 +252,9 @@ impl Effect {
             Self::Prove { .. } => Kind::Prove,
             Self::Withdraw => Kind::Withdraw,
             Self::Logout => Kind::Logout,
+            Self::LeaveAlone => Kind::LeaveAlone,
+            Self::WatchHost => Kind::WatchHost,
+            Self::SetHostname { .. } => Kind::SetHostname,
         }
     }
 }

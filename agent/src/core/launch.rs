@@ -10,7 +10,15 @@ use super::reason::{Code, Fault};
 use super::world::Credentials;
 use crate::federation::audience;
 use crate::secret::Secret;
+use crate::systemd::HostEvent;
 use crate::tailscaled::Notify;
+
+/// Where effects that last send what they hear.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub bus: mpsc::Sender<Notify>,
+    pub host: mpsc::Sender<HostEvent>,
+}
 
 /// What an effect needs besides its inputs.
 pub(super) struct Supplies {
@@ -19,18 +27,20 @@ pub(super) struct Supplies {
     pub access: Option<Secret<String>>,
     pub key: Option<Secret<String>>,
     pub bus: mpsc::Sender<Notify>,
+    pub host: mpsc::Sender<HostEvent>,
     pub now: SystemTime,
 }
 
 impl Supplies {
     /// Takes what is at hand; the credentials are shared, not copied.
-    pub fn new(edges: &Edges, credentials: &Credentials, bus: &mpsc::Sender<Notify>) -> Self {
+    pub fn new(edges: &Edges, credentials: &Credentials, sources: &Sources) -> Self {
         Self {
             edges: edges.clone(),
             jwt: credentials.jwt.as_ref().map(|(jwt, _)| jwt.value.clone()),
             access: credentials.access.as_ref().map(|(access, _)| access.value.clone()),
             key: credentials.key.as_ref().map(|(key, _)| key.value.clone()),
-            bus: bus.clone(),
+            bus: sources.bus.clone(),
+            host: sources.host.clone(),
             now: edges.clock.now().real,
         }
     }
@@ -43,7 +53,7 @@ pub(super) async fn launch(effect: Effect, supplies: Supplies) -> (Effect, Resul
 }
 
 async fn perform(effect: &Effect, supplies: Supplies) -> Result<Outcome, Fault> {
-    let Edges { metadata, federation, tailscaled, supervisor, store, .. } = &supplies.edges;
+    let Edges { metadata, federation, tailscaled, supervisor, store, host, .. } = &supplies.edges;
     match effect {
         Effect::Inspect => return supervisor.stored_node().await.map(Outcome::Stored),
         Effect::ReadSpec { etag, wait, .. } => return metadata.read(etag.as_deref(), *wait).await.map(Outcome::Read),
@@ -67,6 +77,9 @@ async fn perform(effect: &Effect, supplies: Supplies) -> Result<Outcome, Fault> 
         Effect::Prove { .. } => tailscaled.prove().await?,
         Effect::Withdraw => tailscaled.withdraw().await?,
         Effect::Logout => tailscaled.logout().await?,
+        Effect::LeaveAlone => supervisor.leave_alone().await?,
+        Effect::WatchHost => return Err(host.watch(supplies.host).await),
+        Effect::SetHostname { name } => host.set_hostname(name).await?,
     }
     Ok(Outcome::Done)
 }

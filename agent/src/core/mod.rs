@@ -6,6 +6,7 @@ pub mod edges;
 pub mod effect;
 pub mod fold;
 mod launch;
+pub mod milestone;
 pub mod phase;
 pub mod reason;
 mod resume;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::decide::{Decision, Finding};
 use super::edges::ServiceManager;
+use super::milestone::{Milestone, Milestones};
 use super::phase::Phase;
 use super::reason::Code;
 use super::view::{Verdict, View};
@@ -33,11 +34,12 @@ pub(super) struct Scribe {
     started: Option<SystemTime>,
     since: Option<(Phase, Now)>,
     said: Option<(Phase, Option<Code>)>,
+    milestones: Milestones,
 }
 
 impl Scribe {
     pub fn new(outlets: Outlets, service: Arc<dyn ServiceManager>, provider: &'static str) -> Self {
-        Self { outlets, service, provider, started: None, since: None, said: None }
+        Self { outlets, service, provider, started: None, since: None, said: None, milestones: Milestones::default() }
     }
 
     pub fn write(&mut self, world: &World, settings: &Settings, decision: &Decision, now: Now) {
@@ -71,9 +73,11 @@ impl Scribe {
             (None, phase) => phase.to_string(),
         };
         self.service.status(&line);
-        let code = decision.reason.as_ref().map_or("", |reason| reason.code.as_str());
-        let detail = decision.reason.as_ref().map_or("", |reason| reason.detail.as_str());
-        tracing::info!(phase = decision.phase.as_str(), code, detail, node = name, "phase");
+        let reason = decision.reason.as_ref().map(|reason| reason.code.as_str());
+        let detail = decision.reason.as_ref().map(|reason| reason.detail.as_str()).filter(|detail| !detail.is_empty());
+        let message_id = self.milestones.reached(decision.phase).map(Milestone::message_id);
+        let told = detail.map_or_else(|| line.clone(), |detail| format!("{line}: {detail}"));
+        tracing::info!(message_id, phase = decision.phase.as_str(), reason, node = name, "{told}");
     }
 
     fn document(&mut self, view: View<'_>, decision: &Decision) -> Document {

@@ -164,7 +164,7 @@ impl<'a> View<'a> {
     /// The preferences that are ours, for this node.
     pub fn preferences(self, tailnet: &Tailnet) -> Preferences {
         Preferences {
-            control_url: self.world.control_url.clone(),
+            control_url: self.world.configured.control_url.clone(),
             hostname: tailnet.hostname.clone(),
             accept_dns: tailnet.accept_dns,
             accept_routes: tailnet.accept_routes,
@@ -189,7 +189,7 @@ impl<'a> View<'a> {
         let Some(applied) = self.world.record.applied.as_ref() else { return forced };
         let replaced = applied.client_id != tailnet.client_id
             || applied.lifecycle != tailnet.lifecycle
-            || applied.control_url != self.world.control_url;
+            || applied.control_url != self.world.configured.control_url;
         let renewed = applied.tags != tailnet.tags || tailnet.epoch > applied.epoch;
         match (replaced, renewed) {
             (true, _) => Some(Change::Replace),

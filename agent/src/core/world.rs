@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use super::effect::{Kind, Login};
 use super::reason::Fault;
 use crate::clock::BootTime;
+use crate::config::Settings;
+use crate::config::settings::{Foreign, SupervisorKind};
 use crate::federation::KeyRequest;
 use crate::identity::Record;
 use crate::identity::record::LoginInputs;
@@ -19,8 +21,8 @@ use crate::tailscaled::{Preferences, Status};
 pub struct World {
     /// The kernel's boot id.
     pub boot_id: String,
-    /// Where nodes are registered; part of what a login is remembered with.
-    pub control_url: String,
+    /// What configuration says of how facts are taken.
+    pub configured: Configured,
     /// What is remembered over restarts, as it should be on disk.
     pub record: Record,
     /// What is on disk, as far as is known.
@@ -39,6 +41,8 @@ pub struct World {
     pub credentials: Credentials,
     /// The login under way, and those that failed.
     pub login: LoginFacts,
+    /// The machine, beyond tailscaled.
+    pub host: HostFacts,
     /// Whether control has proven the node online since the machine was last resumed.
     pub proof: Proof,
     /// Set once the agent is to end.
@@ -242,16 +246,49 @@ pub struct Proof {
     pub proven_at: Option<SystemTime>,
 }
 
+/// What configuration says of how facts are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Where nodes are registered; part of what a login is remembered with.
+    pub control_url: String,
+    /// tailscaled is a unit of systemd: it outlives the agent, and each of its starts takes the helper.
+    pub unit: bool,
+    /// A node that this agent did not make becomes this machine's.
+    pub adopt: bool,
+}
+
+impl Configured {
+    /// What `settings` say.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            control_url: crate::config::control_url(settings),
+            unit: settings.daemon.supervisor == SupervisorKind::Systemd,
+            adopt: settings.identity.foreign == Foreign::Adopt,
+        }
+    }
+}
+
+/// The machine, beyond tailscaled.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// The static name that it was given, or already had.
+    pub named: Option<String>,
+    /// logind has announced a shutdown or reboot.
+    pub goes_down: bool,
+}
+
 /// How the agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopping {
+    /// Whether the machine goes with it, so that an ephemeral node is removed.
+    pub removes: bool,
     /// When the node's removal is given up.
     pub deadline: BootTime,
 }
 
 impl World {
     /// The world before anything was seen, but for what was remembered.
-    pub fn new(boot_id: String, control_url: String, loaded: crate::identity::Loaded) -> Self {
+    pub fn new(boot_id: String, configured: Configured, loaded: crate::identity::Loaded) -> Self {
         let mut record = loaded.record;
         let tracks = remembered_pace(&mut record, &boot_id);
         let saved = Some(record.clone());
@@ -265,7 +302,7 @@ impl World {
         }
         Self {
             boot_id,
-            control_url,
+            configured,
             record,
             saved,
             set_aside: loaded.set_aside,
@@ -275,6 +312,7 @@ impl World {
             node: NodeFacts { wanted_round: 1, ..NodeFacts::default() },
             credentials: Credentials::default(),
             login: LoginFacts::default(),
+            host: HostFacts::default(),
             proof: Proof::default(),
             stopping: None,
             report_fault: None,

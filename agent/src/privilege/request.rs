@@ -2,6 +2,71 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::{AuthKey, Label, NodePreferences};
+
+/// One request; a connection carries no more than one.
+///
+/// It has no `Debug`: one of them holds a key.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Whose state tailscaled has, read without tailscaled.
+    Inspect {},
+    /// Open the gate, and have the unit as the verdict says.
+    Admit {
+        /// The verdict.
+        admission: Admission,
+    },
+    /// Log the node in with a key.
+    Login {
+        /// The preferences that are ours.
+        preferences: NodePreferences,
+        /// The one-time key.
+        key: AuthKey,
+    },
+    /// Correct the preferences that are ours.
+    Apply {
+        /// What they should be.
+        preferences: NodePreferences,
+    },
+    /// Bring a node up that is down or half logged out.
+    Up {},
+    /// Make control prove that the node is online.
+    Prove {},
+    /// Take back a standing AuthURL.
+    Withdraw {},
+    /// Log the node out.
+    Logout {},
+    /// Do something to tailscaled's unit.
+    Unit {
+        /// What.
+        job: UnitVerb,
+    },
+    /// Name the machine.
+    Hostname {
+        /// The name.
+        name: Label,
+    },
+}
+
+impl Request {
+    /// The verb, as requests spell it.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Inspect {} => "inspect",
+            Self::Admit { .. } => "admit",
+            Self::Login { .. } => "login",
+            Self::Apply { .. } => "apply",
+            Self::Up {} => "up",
+            Self::Prove {} => "prove",
+            Self::Withdraw {} => "withdraw",
+            Self::Logout {} => "logout",
+            Self::Unit { .. } => "unit",
+            Self::Hostname { .. } => "hostname",
+        }
+    }
+}
+
 /// What is done to tailscaled's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

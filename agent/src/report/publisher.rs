@@ -85,7 +85,7 @@ impl Publisher {
     pub async fn finish(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::error!(error = chain(&error), "the report publisher failed");
+            tracing::error!("the report publisher failed: {}", chain(&error));
         }
     }
 }
@@ -205,7 +205,7 @@ impl Task {
         match tokio::time::timeout(LAST, self.settings.sink.put(report)).await {
             Ok(Ok(())) => tracing::debug!("the last report was sent"),
             Ok(Err(fault)) => {
-                tracing::warn!(reason = %fault.code, detail = fault.detail, "failed to send the last report")
+                tracing::warn!(code = fault.code.as_str(), "failed to send the last report: {}", fault.detail)
             }
             Err(_) => tracing::warn!("failed to send the last report within {} s", LAST.as_secs()),
         }

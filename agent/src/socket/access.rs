@@ -53,7 +53,7 @@ impl Peer {
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut gids = peer_groups(stream).unwrap_or_else(|error| {
-            tracing::debug!(%error, "the kernel does not tell a peer's supplementary groups");
+            tracing::debug!("the kernel does not tell a peer's supplementary groups: {error}");
             Vec::new()
         });
         gids.push(credentials.gid());

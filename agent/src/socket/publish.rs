@@ -54,9 +54,9 @@ impl Publisher {
     fn note(&self, result: &io::Result<()>, failing: bool) {
         match result {
             Err(error) if !failing => {
-                tracing::warn!(path = %self.path.display(), error = chain(error), "the status file cannot be written");
+                tracing::warn!("the status file {} cannot be written: {}", self.path.display(), chain(error));
             }
-            Ok(()) if failing => tracing::info!(path = %self.path.display(), "the status file is written again"),
+            Ok(()) if failing => tracing::info!("the status file {} is written again", self.path.display()),
             _ => {}
         }
     }

@@ -62,14 +62,14 @@ pub async fn serve(
                 Err(error) => {
                     // Once for a row of failures: a log that fills up would be a second fault.
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "connections to the local API cannot be accepted");
+                        tracing::warn!("connections to the local API cannot be accepted: {error}");
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
             },
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a connection of the local API ended badly");
+                    tracing::error!("a connection of the local API ended badly: {error}");
                 }
             }
         }
@@ -90,12 +90,12 @@ impl Server {
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                tracing::warn!(%error, "a client of the local API is hung up on: its credentials cannot be read");
+                tracing::warn!("a client of the local API is hung up on: its credentials cannot be read: {error}");
                 return;
             }
         };
         if let Err(error) = nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &SEND_BUFFER) {
-            tracing::debug!(%error, "the send buffer of a local client keeps its size");
+            tracing::debug!("the send buffer of a local client keeps its size: {error}");
         }
         match self.slots.take(peer.uid, self.access.allows(&peer)) {
             Ok(slot) => {
@@ -151,10 +151,10 @@ async fn converse(stream: UnixStream, session: Session) {
     tokio::select! {
         ended = connection => {
             if let Err(error) = ended {
-                tracing::debug!(error = crate::core::reason::chain(&error), "a connection of the local API broke off");
+                tracing::debug!("a connection of the local API broke off: {}", crate::core::reason::chain(&error));
             }
         }
-        () = gone.cancelled() => tracing::debug!(seconds = watchers::PATIENCE.as_secs(), "a watcher is dropped: it does not read"),
+        () = gone.cancelled() => tracing::debug!("a watcher is dropped: it has not read for {} s", watchers::PATIENCE.as_secs()),
         () = over(watching) => tracing::debug!("a client of the local API is hung up on: it does not read its answer"),
     }
 }

@@ -8,6 +8,8 @@ pub mod clock_step;
 pub mod dumpable;
 /// Handing a descriptor to a child process.
 pub mod inherit;
+/// A socket that the service manager listens on for us.
+pub mod listener;
 /// The groups of a peer on a unix socket.
 pub mod peer_groups;
 /// Signalling a process that cannot be mistaken for another.

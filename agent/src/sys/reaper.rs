@@ -51,7 +51,7 @@ fn ended_child() -> io::Result<Option<Pid>> {
 fn reap(pid: Pid) -> io::Result<()> {
     match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(_) => {
-            tracing::debug!(pid = pid.as_raw(), "reaped an orphan");
+            tracing::debug!("reaped an orphan, process {pid}");
             Ok(())
         }
         Err(Errno::ECHILD) => Ok(()),

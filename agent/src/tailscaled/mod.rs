@@ -4,10 +4,13 @@ mod bus;
 pub mod child;
 mod client;
 mod error;
+mod helped;
 mod prefs;
 mod redact;
+mod stored;
 mod transport;
 pub mod types;
+pub mod unit;
 mod version;
 
 use async_trait::async_trait;
@@ -16,7 +19,9 @@ use tokio::sync::mpsc;
 pub use self::child::ChildSupervisor;
 pub use self::client::LocalApiClient;
 pub use self::error::LocalApiError;
+pub use self::helped::HelpedApi;
 pub use self::redact::redact;
+pub use self::stored::{StoredError, stored_node};
 pub use self::types::{Notify, Preferences, Status};
 pub use self::version::supported;
 use crate::core::reason::Fault;
@@ -50,7 +55,7 @@ pub trait LocalApi: Send + Sync {
     async fn watch(&self, to: mpsc::Sender<Notify>) -> Fault;
 }
 
-/// What runs tailscaled. Under `child` the agent itself; later the systemd unit.
+/// What runs tailscaled: systemd, as a unit, or the agent itself, as its child.
 #[async_trait]
 pub trait Supervisor: Send + Sync {
     /// Whether tailscaled has a stored node key, found without starting it.
@@ -58,6 +63,9 @@ pub trait Supervisor: Send + Sync {
 
     /// Starts tailscaled; a live orphan of an earlier run is ended first. Returns once it listens, or with why it does not.
     async fn start(&self) -> Result<(), Fault>;
+
+    /// Lets a tailscaled whose node is somebody else's run as it would without the agent.
+    async fn leave_alone(&self) -> Result<(), Fault>;
 
     /// Ends tailscaled (SIGTERM, after a grace SIGKILL) and waits for it.
     async fn stop(&self) -> Result<(), Fault>;

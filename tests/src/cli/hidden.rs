@@ -13,6 +13,9 @@ pub enum Hidden {
     /// Enter a sandbox and run a program there
     #[command(name = sandbox::ENTER, hide = true)]
     Sandbox {
+        /// Be root's, in this control group
+        #[arg(long)]
+        cgroup: Option<PathBuf>,
         /// The program and its arguments
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -54,7 +57,7 @@ impl Hidden {
     /// Does what the lab started itself for.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Sandbox { command } => Ok(sandbox::enter(&command)?),
+            Self::Sandbox { cgroup, command } => Ok(sandbox::enter(cgroup.as_deref(), &command)?),
             Self::SandboxInit { command } => Ok(run_init(&command)?),
             Self::AsUser { uid, device, arguments } => match staging::become_user(uid, &device, &arguments)? {},
             Self::RunPlan { plan } => runner::run_plan(&plan),

@@ -71,11 +71,8 @@ impl Inhabitant {
         F: Future<Output = T>,
         T: Send + 'static,
     {
-        let (done, result) = oneshot::channel();
-        let (leave, left) = oneshot::channel::<()>();
-        self.run(move || thread::Builder::new().spawn(move || stay(work, left, done)).map(drop))?
-            .map_err(MachineError::Thread)?;
-        Ok(Visit { result, _leave: leave })
+        // A thread starts in the namespaces of the one that starts it.
+        self.run(move || Visit::start(|| Ok(()), work))?.map_err(MachineError::Thread)
     }
 }
 
@@ -97,7 +94,25 @@ pub struct Visit<T> {
     _leave: oneshot::Sender<()>,
 }
 
-impl<T> Visit<T> {
+impl<T: Send + 'static> Visit<T> {
+    /// Starts a thread that runs `enter` and then the future; it can go to other namespaces in between.
+    pub(super) fn start<F>(
+        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = T>,
+    {
+        let (done, result) = oneshot::channel();
+        let (leave, left) = oneshot::channel::<()>();
+        thread::Builder::new().spawn(move || match enter() {
+            Ok(()) => stay(work, left, done),
+            // Nobody listens any more when the visit was dropped.
+            Err(error) => drop(done.send(Err(error))),
+        })?;
+        Ok(Self { result, _leave: leave })
+    }
+
     /// Waits for the future's result; an error when it panicked or got no runtime.
     pub async fn join(self) -> Result<T, MachineError> {
         self.result.await.map_err(|_| MachineError::Gone)?.map_err(MachineError::Thread)

@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
 use super::network::{self, NetworkError};
-use super::sandbox::{self, MARK, OWN_TUN, SandboxError};
+use super::sandbox::{self, MARK, OWN_CGROUP, OWN_TUN, SandboxError};
 use super::tun::{self, TunError};
 
 /// Why a sandbox could not be prepared, or its program not be run.
@@ -71,12 +71,13 @@ pub fn run(command: &[OsString]) -> Result<ExitCode, InitError> {
         .args(arguments)
         .env(MARK, "/run")
         .env_remove(OWN_TUN)
+        .env_remove(OWN_CGROUP)
         .spawn()
         .map_err(|source| InitError::Start { program: program.into(), source })?;
     reap_until(Pid::from_raw(child.id().cast_signed()))
 }
 
-/// A private /proc for the PID namespace, /sys for the network namespace, and an empty /run.
+/// A private /proc for the PID namespace, /sys for the network namespace, the control groups of a sandbox that has some, and an empty /run.
 fn mount_files() -> Result<(), InitError> {
     let mount = |what, target, flags, options: Option<&str>| {
         mount(Some(what), target, Some(what), flags, options).map_err(|e| InitError::Mount {
@@ -89,6 +90,9 @@ fn mount_files() -> Result<(), InitError> {
     mount("none", "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     mount("proc", "/proc", strict, None)?;
     mount("sysfs", "/sys", strict, None)?;
+    if env::var_os(OWN_CGROUP).is_some() {
+        mount("cgroup2", "/sys/fs/cgroup", strict, None)?;
+    }
     mount("tmpfs", "/run", MsFlags::MS_NOSUID, Some("mode=0755"))
 }
 

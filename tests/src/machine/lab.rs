@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::container::Booted;
 use super::namespace::{Link, Machine, MachineError};
 use super::sandbox;
-use crate::tools::Layout;
+use crate::tools::{Images, Layout};
 
 /// Between two looks of [`eventually`]; short beside anything a story waits for.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -40,7 +41,25 @@ impl Lab {
 
     /// Makes a machine whose network comes up late, or from the start.
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine, MachineError> {
-        Machine::create(&self.layout, self.machines.fetch_add(1, Ordering::Relaxed), name, link)
+        Machine::create(&self.layout, self.next_index(), name, link)
+    }
+
+    /// Makes a machine that boots, switched off. Only in a story of a suite that needs root.
+    pub fn booted(&self, name: &str) -> anyhow::Result<Booted> {
+        Booted::create(&self.layout, self.next_index(), name, &self.images()?.stock)
+    }
+
+    /// The same with the agent installed from its package.
+    pub fn baked(&self, name: &str) -> anyhow::Result<Booted> {
+        Booted::create(&self.layout, self.next_index(), name, &self.images()?.baked)
+    }
+
+    fn images(&self) -> anyhow::Result<&Images> {
+        self.layout.images.as_ref().context("failed to find an image: this story's suite boots no machines")
+    }
+
+    fn next_index(&self) -> usize {
+        self.machines.fetch_add(1, Ordering::Relaxed)
     }
 }
 

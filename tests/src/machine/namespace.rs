@@ -1,18 +1,17 @@
 //! A machine made of namespaces: cheap (made in some 30 ms, a command in it started in one), rootless, with a network, files, a host name and a boot id of its own.
 
-use std::fs::{self, File};
 use std::future::Future;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use nix::unistd::Pid;
 
 use super::files::Root;
 use super::inhabitant::{Inhabitant, Visit};
+use super::logs::Logs;
 use super::network::{self, NetworkError};
 use super::process::Process;
 use super::tasks;
@@ -93,7 +92,7 @@ pub struct Machine {
     address: Ipv4Addr,
     root: Root,
     layout: Layout,
-    logs: AtomicUsize,
+    logs: Logs,
     inhabitant: Inhabitant,
 }
 
@@ -109,7 +108,7 @@ impl Machine {
             address,
             root,
             layout: layout.clone(),
-            logs: AtomicUsize::new(0),
+            logs: Logs::new(layout.logs.clone(), name),
             inhabitant,
         };
         machine.lay_cable(link)?;
@@ -145,7 +144,7 @@ impl Machine {
     /// Starts a command; its output goes to a log of its own in the story's folder.
     pub fn spawn(&self, mut command: Command) -> Result<Process, MachineError> {
         let program = program_name(&command);
-        let (log, file) = self.new_log(&program)?;
+        let (log, file) = self.logs.create(&program).map_err(|(path, source)| MachineError::Log { path, source })?;
         let both = file.try_clone().map_err(|source| MachineError::Log { path: log.clone(), source })?;
         command.stdout(file).stderr(both);
         let started = Instant::now();
@@ -229,17 +228,6 @@ impl Machine {
             Link::Down => Ok(()),
         }
     }
-
-    fn new_log(&self, program: &str) -> Result<(PathBuf, File), MachineError> {
-        let number = self.logs.fetch_add(1, Ordering::Relaxed);
-        let path = self.layout.logs.join(format!("{}-{number}-{program}.log", self.name));
-        let made =
-            fs::create_dir_all(&self.layout.logs).and_then(|()| File::options().create(true).append(true).open(&path));
-        match made {
-            Ok(file) => Ok((path, file)),
-            Err(source) => Err(MachineError::Log { path, source }),
-        }
-    }
 }
 
 impl Drop for Machine {
@@ -261,6 +249,6 @@ pub(super) fn command(layout: &Layout, program: &str) -> Command {
     command
 }
 
-fn program_name(command: &Command) -> String {
+pub(super) fn program_name(command: &Command) -> String {
     Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

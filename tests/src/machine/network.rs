@@ -1,8 +1,10 @@
 //! The lab's network: one bridge in the platform's namespace, one veth pair a machine.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,11 +77,63 @@ pub fn raise_platform() -> Result<(), NetworkError> {
 
 /// Lays a cable: one end on the bridge, the other as `eth0` in the namespace of the thread `tid`. Called in the platform's namespace.
 pub fn plug(index: usize, tid: Pid) -> Result<(), NetworkError> {
+    batch(&cable(index, &tid))
+}
+
+fn cable(index: usize, namespace: &dyn Display) -> String {
     let end = FIRST_MACHINE as usize + index;
-    batch(&format!(
-        "link add port{index} type veth peer name eth0 address 02:77:00:00:01:{end:02x} netns {tid}\n\
+    format!(
+        "link add port{index} type veth peer name eth0 address 02:77:00:00:01:{end:02x} netns {namespace}\n\
          link set port{index} master br0 up\n"
-    ))
+    )
+}
+
+/// A network namespace with a name on disk, which outlives the processes in it: whoever boots a machine makes it beforehand. Dropping it
+/// removes it, its cable and every device in it.
+#[derive(Debug)]
+pub struct NamedSpace {
+    name: String,
+    index: usize,
+}
+
+impl NamedSpace {
+    /// Makes the namespace `name` with a cable to the bridge and its loopback device up.
+    pub fn create(name: &str, index: usize) -> Result<Self, NetworkError> {
+        batch(&format!("netns add {name}\n"))?;
+        let space = Self { name: name.to_owned(), index };
+        batch(&cable(index, &name))?;
+        space.batch("link set lo up\n")?;
+        Ok(space)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Gives `eth0` its address and routes, and waits until the bridge forwards for it.
+    pub fn link_up(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
+        self.batch(&up_with(address))?;
+        await_forwarding(self.index)
+    }
+
+    /// Takes `eth0` down.
+    pub fn link_down(&self) -> Result<(), NetworkError> {
+        self.batch(DOWN)
+    }
+
+    fn batch(&self, lines: &str) -> Result<(), NetworkError> {
+        ip(&["-netns", &self.name, "-batch", "-"], lines)
+    }
+}
+
+impl Drop for NamedSpace {
+    fn drop(&mut self) {
+        let removed = batch(&format!("link del port{}\nnetns del {}\n", self.index, self.name));
+        if let Err(error) = removed {
+            tracing::warn!(name = self.name, %error, "failed to remove a network namespace");
+        }
+    }
 }
 
 /// Waits until the bridge forwards for a machine whose link has just come up: the kernel tells the bridge by a work queue, and
@@ -108,24 +162,34 @@ pub fn raise_loopback() -> Result<(), NetworkError> {
 
 /// Gives `eth0` its address and routes; safe to repeat. Called in the machine's namespace.
 pub fn link_up(address: Ipv4Addr) -> Result<(), NetworkError> {
-    batch(&format!(
+    batch(&up_with(address))
+}
+
+fn up_with(address: Ipv4Addr) -> String {
+    format!(
         "addr replace {address}/24 dev eth0\n\
          link set eth0 up\n\
          route replace default via {PLATFORM}\n\
          route replace {METADATA}/32 dev eth0 src {address}\n"
-    ))
+    )
 }
+
+const DOWN: &str = "link set eth0 down\n";
 
 /// Takes `eth0` down, and its routes with it: sending then fails at once with ENETUNREACH. Called in the machine's namespace.
 pub fn link_down() -> Result<(), NetworkError> {
-    batch("link set eth0 down\n")
+    batch(DOWN)
 }
 
 /// Runs `ip -batch` in the calling thread's network namespace: one process for all lines.
 fn batch(lines: &str) -> Result<(), NetworkError> {
+    ip(&["-batch", "-"], lines)
+}
+
+fn ip(arguments: &[&str], lines: &str) -> Result<(), NetworkError> {
     let ip = programs::find("ip").ok_or(NetworkError::NoIp)?;
     let mut child = Command::new(ip)
-        .args(["-batch", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -9,15 +9,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, getegid, geteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getpid};
 
+use super::cgroup;
 use super::tun;
 
 /// The hidden verb that enters a sandbox; the program follows.
@@ -28,6 +29,8 @@ pub const INIT: &str = "sandbox-init";
 pub(super) const MARK: &str = "DEVBOX_LAB_SANDBOX";
 /// Tells PID 1 to make a TUN node of its own.
 pub(super) const OWN_TUN: &str = "DEVBOX_LAB_OWN_TUN";
+/// Tells PID 1 that the sandbox has a control group of its own, and so can boot machines.
+pub(super) const OWN_CGROUP: &str = "DEVBOX_LAB_OWN_CGROUP";
 
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,15 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// The sandbox's control group could not be entered.
+    #[error("failed to enter the control group {}: booted machines need root", path.display())]
+    Cgroup {
+        /// The control group.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel refused to tie this process to its parent.
     #[error("failed to ask for a signal when the parent dies")]
     ParentDeath(#[source] io::Error),
@@ -81,21 +93,35 @@ pub fn command(lab: impl AsRef<OsStr>, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// The same for a sandbox in which machines can boot: it is root's, without a user namespace, and in the control group `branch`, which it
+/// takes for the root of the tree.
+pub fn command_that_boots(lab: impl AsRef<OsStr>, branch: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(lab);
+    command.args([ENTER.as_ref(), "--cgroup".as_ref(), branch.as_os_str(), "--".as_ref(), program.as_ref()]);
+    command
+}
+
 /// The runtime of stories. Two threads, as the platform's servers share it with stories that block for some milliseconds.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-/// Enters new namespaces, runs `command` in them and returns its exit code. Only for a process with one thread, as the kernel
-/// gives no user namespace to others.
-pub fn enter(command: &[OsString]) -> Result<ExitCode, SandboxError> {
+/// Enters new namespaces, and the control group if one is given, runs `command` in them and returns its exit code. Only for a process with
+/// one thread, as the kernel gives no user namespace to others.
+pub fn enter(cgroup: Option<&Path>, command: &[OsString]) -> Result<ExitCode, SandboxError> {
     die_with_parent()?;
-    let own_tun = enter_namespaces()?;
+    let own_tun = match cgroup {
+        Some(branch) => enter_as_root(branch)?,
+        None => enter_namespaces()?,
+    };
     let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
     let mut init = Command::new(&program);
     init.args([INIT, "--"]).args(command);
     if own_tun {
         init.env(OWN_TUN, "1");
+    }
+    if cgroup.is_some() {
+        init.env(OWN_CGROUP, "1");
     }
     let status = init.status().map_err(|source| SandboxError::Start { program, source })?;
     Ok(ExitCode::from(exit_code(status)))
@@ -112,17 +138,28 @@ pub fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
+/// Every sandbox has these; a user namespace only where it can.
+const SPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWPID)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC);
+
+/// As root, in a control group; true when a TUN node must be made. The control group namespace comes after the move, as its root is where
+/// this process is.
+fn enter_as_root(branch: &Path) -> Result<bool, SandboxError> {
+    cgroup::admit(branch, getpid()).map_err(|source| SandboxError::Cgroup { path: branch.to_owned(), source })?;
+    let made = unshare(SPACES | CloneFlags::CLONE_NEWCGROUP);
+    made.map_err(|errno| SandboxError::Namespaces(errno.into()))?;
+    Ok(tun::open_node().is_err())
+}
+
 /// Rootless where the system allows, as root otherwise; true when a TUN node must be made.
 fn enter_namespaces() -> Result<bool, SandboxError> {
-    let spaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC;
     let (uid, gid) = (geteuid(), getegid());
     let tun = tun::open_node();
     if tun.is_ok() {
-        match unshare(CloneFlags::CLONE_NEWUSER | spaces) {
+        match unshare(CloneFlags::CLONE_NEWUSER | SPACES) {
             Ok(()) => return map_to_root(uid, gid).map(|()| false),
             Err(errno) if !uid.is_root() => return Err(SandboxError::UserNamespace(errno.into())),
             Err(_) => {}
@@ -131,7 +168,7 @@ fn enter_namespaces() -> Result<bool, SandboxError> {
     match (tun, uid.is_root()) {
         (Err(source), false) => Err(SandboxError::Tun(source)),
         (tun, _) => {
-            unshare(spaces).map(|()| tun.is_err()).map_err(|errno: Errno| SandboxError::Namespaces(errno.into()))
+            unshare(SPACES).map(|()| tun.is_err()).map_err(|errno: Errno| SandboxError::Namespaces(errno.into()))
         }
     }
 }

@@ -13,9 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::unistd::geteuid;
 
 pub use staged::{RUN_PLAN, run_plan};
 
+use crate::package::{self, Architecture};
 use crate::staging;
 use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
 use stories::Plan;
@@ -62,7 +64,7 @@ pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
     let (workspace, progress) = (Workspace::find(), Progress::new());
     let mut tally = Tally::default();
     // The Go programs take minutes the first time, so cargo works beside them.
-    let plan = thread::scope(|scope| {
+    let mut plan = thread::scope(|scope| {
         let programs = scope.spawn(|| tools::prepare_programs(&workspace, &progress, &Program::USUAL));
         if !options.only_stories() {
             checks::run(&workspace, &progress, &mut tally)?;
@@ -75,11 +77,32 @@ pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
         }
         anyhow::Ok(plan)
     })?;
+    prepare_boots(&workspace, &progress, options, &mut plan)?;
     if let Some(uid) = options.as_user {
         return staged::run_as(&plan, uid);
     }
     stories::run(&plan, &progress, &mut tally)?;
     Ok(tally.close())
+}
+
+/// Makes images for the stories whose machines boot; or takes these stories out, and says so, when they are not run by root.
+fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, plan: &mut Plan) -> anyhow::Result<()> {
+    let mut suites: Vec<&str> =
+        plan.stories.iter().filter(|story| story.boots()).map(|story| story.suite.as_str()).collect();
+    suites.dedup();
+    if suites.is_empty() {
+        return Ok(());
+    }
+    if options.as_user.is_none() && geteuid().is_root() {
+        let agent = package::build(workspace, progress, Architecture::OWN)?.file;
+        plan.layout.images = Some(tools::prepare_images(workspace, progress, &agent)?);
+        return Ok(());
+    }
+    for suite in suites {
+        println!("{suite}: skipped: needs root");
+    }
+    plan.stories.retain(|story| !story.boots());
+    Ok(())
 }
 
 /// Builds agent and suites and says which stories are to run.

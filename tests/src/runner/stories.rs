@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use super::durations::Durations;
 use super::suites::Story;
 use super::tally::{Suite, Tally};
+use crate::machine::cgroup::Branch;
 use crate::machine::sandbox;
 use crate::tools::{Layout, Progress};
 
@@ -87,8 +89,14 @@ async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
         .and_then(|()| File::create(logs.join(OUTPUT)))
         .with_context(|| format!("failed to prepare {}", logs.display()))?;
     let (variable, layout) = layout.to_environment()?;
+    // Dropped last, when the sandbox has ended: what a story that was killed leaves in it goes too.
+    let branch = story.boots().then(new_branch).transpose()?;
+    let command = match &branch {
+        Some(branch) => sandbox::command_that_boots(&plan.layout.lab, branch.path(), &story.binary),
+        None => sandbox::command(&plan.layout.lab, &story.binary),
+    };
     let started = Instant::now();
-    let mut child = Command::from(sandbox::command(&plan.layout.lab, &story.binary))
+    let mut child = Command::from(command)
         .args(["--exact", &story.name, "--nocapture"])
         .env(variable, layout)
         .stdin(Stdio::null())
@@ -105,6 +113,13 @@ async fn run_one(plan: &Plan, story: Story) -> anyhow::Result<Outcome> {
         }
     };
     Ok(Outcome { story, failure, took: started.elapsed(), logs })
+}
+
+/// A control group for one more sandbox.
+fn new_branch() -> anyhow::Result<Branch> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let branch = Branch::for_sandbox(COUNT.fetch_add(1, Ordering::Relaxed));
+    branch.context("failed to make a control group: booted machines need root, and control groups of version 2")
 }
 
 fn tell(outcome: &Outcome, progress: &Progress) {

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::tools::Artifact;
 
+/// The suites whose machines boot, which only root can have.
+const BOOTING: [&str; 1] = ["boot"];
+
 /// One story: a `#[test]` function of a suite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Story {
@@ -23,6 +26,11 @@ impl Story {
     /// The story's name among all suites.
     pub fn id(&self) -> String {
         format!("{}::{}", self.suite, self.name)
+    }
+
+    /// Whether its machines boot: it then needs root, and an image.
+    pub fn boots(&self) -> bool {
+        BOOTING.contains(&self.suite.as_str())
     }
 
     /// The folder of its logs, under the run's.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::image::Images;
 use super::programs;
 
 /// Holds the [`Layout`] as JSON for a story.
@@ -35,6 +36,8 @@ pub struct Layout {
     pub agent: PathBuf,
     /// The folder that takes the logs of this run.
     pub logs: PathBuf,
+    /// What machines boot from; none where nobody may boot any.
+    pub images: Option<Images>,
 }
 
 impl Layout {
@@ -113,7 +116,7 @@ impl Workspace {
     /// The layout of a run whose logs go to `target/lab/log/NAME`.
     pub fn layout(&self, agent: PathBuf, name: &str) -> io::Result<Layout> {
         let lab = env::current_exe()?;
-        Ok(Layout { lab, programs: self.programs(), agent, logs: self.lab.join("log").join(name) })
+        Ok(Layout { lab, programs: self.programs(), agent, logs: self.lab.join("log").join(name), images: None })
     }
 }
 
@@ -127,6 +130,7 @@ mod tests {
             programs: folder.join("bin"),
             agent: folder.join("devbox-agent"),
             logs: folder.join("log"),
+            images: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod cargo;
 mod go;
+mod image;
 mod layout;
 mod packages;
 pub mod programs;
@@ -10,11 +11,12 @@ mod progress;
 
 pub use cargo::{Artifact, Cargo, CargoError, Profile, Ran};
 pub use go::{GoError, Program};
+pub use image::{ImageError, Images};
 pub use layout::{Layout, LayoutError, Workspace};
 pub use packages::{Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// Why something the lab needs is not there.
@@ -29,6 +31,9 @@ pub enum PrepareError {
     /// The agent.
     #[error("failed to build the agent")]
     Cargo(#[from] CargoError),
+    /// What machines boot from.
+    #[error("failed to prepare an image")]
+    Image(#[from] ImageError),
 }
 
 /// Installs, builds and finds everything that a story or the demo runs: packages first, then `programs` and the agent at the same
@@ -55,4 +60,10 @@ pub fn prepare(
 pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[Program]) -> Result<(), PrepareError> {
     install_missing(progress, packages::USUAL)?;
     Ok(go::ensure(workspace, progress, programs)?)
+}
+
+/// Makes what machines boot from, with the programs of [`prepare_programs`] in it and the agent's package. Needs root.
+pub fn prepare_images(workspace: &Workspace, progress: &Progress, agent: &Path) -> Result<Images, PrepareError> {
+    install_missing(progress, packages::TO_BOOT)?;
+    Ok(image::ensure(workspace, progress, agent)?)
 }

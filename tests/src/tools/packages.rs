@@ -13,6 +13,13 @@ pub type Needs = [(&'static str, &'static str)];
 
 /// What the lab runs everywhere. tailscaled asks for nothing more: without iptables it speaks netlink.
 pub const USUAL: &Needs = &[("ip", "iproute2")];
+/// What makes and boots machines of their own.
+pub const TO_BOOT: &Needs = &[
+    ("mmdebstrap", "mmdebstrap"),
+    ("systemd-nspawn", "systemd-container"),
+    ("dpkg-deb", "dpkg"),
+    ("journalctl", "systemd"),
+];
 
 /// Why packages are missing.
 #[derive(Debug, thiserror::Error)]

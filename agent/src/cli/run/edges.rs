@@ -17,12 +17,18 @@ use crate::identity::store::FileStore;
 use crate::metadata::devbox::{Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
 use crate::metadata::{Metadata, Rules};
+use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
+use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
-use crate::tailscaled::{LocalApiClient, Supervisor};
+use crate::tailscaled::unit::UnitSupervisor;
+use crate::tailscaled::{HelpedApi, LocalApi, LocalApiClient, Supervisor};
 
 /// How long control may take to confirm a logout; tailscaled stops asking when the request ends.
 const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The static host name, hostname(5).
+const HOSTNAME_FILE: &str = "/etc/hostname";
 
 /// Everything outside, and where reports go.
 #[derive(Clone)]
@@ -34,11 +40,13 @@ pub(super) struct Outside {
 /// Makes every edge; nothing is sent or started yet.
 pub(super) fn outside(settings: &Settings, sources: &Sources, clock: &Arc<dyn Clock>) -> anyhow::Result<Outside> {
     let (metadata, reports) = metadata(settings, clock)?;
+    let Machine { tailscaled, supervisor, host } = machine(settings)?;
     let edges = Edges {
         metadata,
         federation: federation(settings, clock),
-        tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
-        supervisor: supervisor(settings)?,
+        tailscaled,
+        supervisor,
+        host,
         store: Arc::new(FileStore::new(&settings.paths.state, sources.uid)),
         clock: clock.clone(),
         service: Arc::new(SdNotify),
@@ -66,15 +74,37 @@ fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation
     }))
 }
 
-fn supervisor(settings: &Settings) -> anyhow::Result<Arc<dyn Supervisor>> {
-    match settings.daemon.supervisor {
-        SupervisorKind::Systemd => anyhow::bail!("failed to use [daemon] supervisor = \"systemd\": use \"child\""),
-        SupervisorKind::Child => Ok(Arc::new(ChildSupervisor::new(
-            settings.daemon.clone(),
-            settings.paths.runtime.clone(),
-            inherited(settings),
-        ))),
-    }
+/// What the supervisor decides: with a child the agent does everything itself, under systemd the helper does what needs root.
+struct Machine {
+    tailscaled: Arc<dyn LocalApi>,
+    supervisor: Arc<dyn Supervisor>,
+    host: Arc<dyn Host>,
+}
+
+fn machine(settings: &Settings) -> anyhow::Result<Machine> {
+    let daemon = &settings.daemon;
+    let local = LocalApiClient::new(&daemon.socket, LOGOUT_DEADLINE)?;
+    Ok(match daemon.supervisor {
+        SupervisorKind::Child => Machine {
+            tailscaled: Arc::new(local),
+            supervisor: Arc::new(ChildSupervisor::new(
+                daemon.clone(),
+                settings.paths.runtime.clone(),
+                inherited(settings),
+            )),
+            host: Arc::new(Alone),
+        },
+        SupervisorKind::Systemd => {
+            let helper = Arc::new(HelperClient::new(privilege::SOCKET));
+            let bus = Arc::new(SystemBus::default());
+            let (unit, units) = (daemon.unit.clone(), Units::new(bus.clone()));
+            Machine {
+                tailscaled: Arc::new(HelpedApi::new(local, helper.clone())),
+                supervisor: Arc::new(UnitSupervisor::new(unit, daemon.socket.clone(), helper.clone(), units)),
+                host: Arc::new(SystemdHost::new(bus, helper, HOSTNAME_FILE.into())),
+            }
+        }
+    })
 }
 
 /// The agent's environment for tailscaled, without the variable that holds the workload token.

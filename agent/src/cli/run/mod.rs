@@ -16,11 +16,11 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use self::edges::provider;
 use self::edges::{Outside, outside};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Settings, Sources};
+use crate::config::{Settings, Sources};
 use crate::core::drive::{Drive, Input};
 use crate::core::fold::Event;
 use crate::core::scribe::{Outlets, newborn};
-use crate::core::world::World;
+use crate::core::world::{Configured, World};
 use crate::identity::host;
 use crate::identity::lock::{LockError, StateLock};
 use crate::report::{Publisher, PublisherSettings};
@@ -47,8 +47,9 @@ pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLeve
     let (status, documents) = watch::channel(Arc::new(newborn(clock.now(), outside.edges.metadata.provider())));
     let (report_interval, interval) = watch::channel(REPORT_INTERVAL);
 
-    let boot_id = host::boot_id("/".as_ref()).context("failed to read the kernel's boot id")?;
-    let world = World::new(boot_id.clone(), config::control_url(&settings), outside.edges.store.load());
+    let told = std::env::var("DEVBOX_BOOT_ID").ok();
+    let boot_id = host::boot_id(told.as_deref(), "/".as_ref()).context("failed to read the kernel's boot id")?;
+    let world = World::new(boot_id.clone(), Configured::of(&settings), outside.edges.store.load());
     let mut tasks = JoinSet::new();
     let reread = Arc::new(Notify::new());
     let configured =
@@ -59,7 +60,7 @@ pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLeve
     let file = AbortOnDropHandle::new(tokio::spawn(file.run(documents.clone())));
     let reports = reports(&outside, &settings, boot_id, (documents, interval), &to_core);
 
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "devbox-agent starts");
+    tracing::info!("devbox-agent {} starts", env!("CARGO_PKG_VERSION"));
     let drive = Drive::new(world, settings, outside.edges.clone(), Outlets { status, report_interval });
     let result = drive.run(&mut inputs).await;
     outside.edges.service.stopping();
@@ -79,7 +80,7 @@ fn lock(settings: &Settings, uid: u32) -> anyhow::Result<Option<StateLock>> {
         Ok(lock) => Ok(Some(lock)),
         Err(held @ LockError::Held { .. }) => Err(held.into()),
         Err(error) => {
-            tracing::warn!(error = crate::core::reason::chain(&error), "the state directory is not locked");
+            tracing::warn!("the state directory is not locked: {}", crate::core::reason::chain(&error));
             Ok(None)
         }
     }

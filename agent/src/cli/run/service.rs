@@ -11,7 +11,7 @@ impl SdNotify {
     fn send(state: &[NotifyState<'_>]) {
         // A manager that does not listen is no reason to do anything else.
         if let Err(error) = sd_notify::notify(state) {
-            tracing::debug!(%error, "the service manager was not told");
+            tracing::debug!("the service manager was not told: {error}");
         }
     }
 }

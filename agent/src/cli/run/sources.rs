@@ -54,7 +54,7 @@ pub(super) fn spawn(
     tasks.spawn(watch_clock(to_core.clone()));
     tasks.spawn(async {
         if let Err(error) = reaper::reap_as_init().await {
-            tracing::warn!(error = chain(&error), "zombies are not reaped");
+            tracing::warn!("zombies are not reaped: {}", chain(&error));
         }
     });
 }
@@ -62,8 +62,8 @@ pub(super) fn spawn(
 async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<Input>, mut configured: Configured) {
     loop {
         let input = tokio::select! {
-            _ = signals.terminate.recv() => Some(Input::Event(Event::Stop)),
-            _ = signals.interrupt.recv() => Some(Input::Event(Event::Stop)),
+            _ = signals.terminate.recv() => Some(end(&configured.edges).await),
+            _ = signals.interrupt.recv() => Some(end(&configured.edges).await),
             _ = signals.reload.recv() => configured.again(),
             // `refresh` itself is on its way to the core already: done twice, it would send every request twice.
             () = reread.notified() => configured.again().filter(|input| matches!(input, Input::Reconfigured(_))),
@@ -76,6 +76,10 @@ async fn obey(mut signals: Signals, reread: Arc<Notify>, to_core: mpsc::Sender<I
     }
 }
 
+async fn end(edges: &Edges) -> Input {
+    Input::Event(Event::Stop(edges.host.ending().await))
+}
+
 impl Configured {
     /// Reads configuration again; what is wrong leaves what was right in force. What tailscaled was started with takes a restart.
     fn again(&mut self) -> Option<Input> {
@@ -84,7 +88,7 @@ impl Configured {
         let (new, edges) = match made {
             Ok(made) => made,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the new configuration is not used");
+                tracing::error!("the new configuration is not used: {error:#}");
                 return None;
             }
         };
@@ -117,7 +121,7 @@ pub(super) async fn pass_on(mut taken: mpsc::Receiver<Command>, to_core: mpsc::S
 async fn watch_clock(to_core: mpsc::Sender<Input>) {
     let steps = match ClockSteps::watch() {
         Ok(steps) => steps,
-        Err(error) => return tracing::warn!(error = chain(&error), "steps of the clock are noticed late"),
+        Err(error) => return tracing::warn!("steps of the clock are noticed late: {}", chain(&error)),
     };
     while let Ok(()) = steps.next().await {
         if to_core.send(Input::Event(Event::Resumed("the clock was set"))).await.is_err() {

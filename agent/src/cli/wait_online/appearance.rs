@@ -22,7 +22,7 @@ impl Appearance {
     pub fn of(socket: &Path) -> Self {
         let watched = socket.parent().map(watch);
         Self(watched.and_then(|watched| {
-            watched.inspect_err(|error| tracing::debug!(%error, "the runtime directory is polled, not watched")).ok()
+            watched.inspect_err(|error| tracing::debug!("the runtime directory is polled, not watched: {error}")).ok()
         }))
     }
 

@@ -28,14 +28,15 @@ impl World {
         let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
         let unreadable = self.set_aside.is_some() && self.record.instance_id.is_none();
         let fresh = self.daemon.stored == Some(false);
-        // A person who says `rejoin` of a node that is not ours hands it over: it authenticates anew, as ours.
-        let handed_over = self.login.rejoin && self.daemon.stored == Some(true) && self.record.instance_id.is_none();
+        // A person who says `rejoin` of a node that is not ours hands it over, or configuration does: it authenticates anew, as ours.
+        let foreign = self.daemon.stored == Some(true) && self.record.instance_id.is_none();
+        let handed_over = foreign && (self.login.rejoin || self.configured.adopt);
         let ours = fresh || unreadable || handed_over;
         let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| ours) else { return };
         self.record.instance_id = Some(instance.id.clone());
         self.login.forced |= handed_over;
         if fresh && self.record.applied.is_none() && !self.logging_in() {
-            self.record.attempted = Some(Self::inputs(tailnet, &self.control_url));
+            self.record.attempted = Some(Self::inputs(tailnet, &self.configured.control_url));
         }
     }
 
@@ -85,7 +86,8 @@ impl World {
         let meant = self.track(Kind::StopDaemon).began.is_some();
         let steady = self.daemon.up_since.is_some_and(|since| now.since(since) >= STEADY);
         self.daemon_gone();
-        if meant || steady {
+        // systemd starts a unit again by itself, and says when it gives up.
+        if meant || steady || self.configured.unit {
             self.daemon.crashes = 0;
             self.tracks.remove(&Kind::StartDaemon);
         } else {

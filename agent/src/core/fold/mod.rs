@@ -2,6 +2,7 @@
 
 mod auth;
 mod daemon;
+mod host;
 mod node;
 mod pace;
 mod platform;
@@ -10,15 +11,13 @@ use std::time::Duration;
 
 use super::effect::{Effect, Kind, Outcome};
 use super::reason::Fault;
-use super::world::{Credentials, Stopping, World};
+use super::world::{Credentials, World};
 use crate::clock::{BootTime, Now};
 use crate::identity::record::Desired;
 use crate::retry::Pace;
 use crate::socket::Verb;
+use crate::systemd::HostEvent;
 use crate::tailscaled::Notify;
-
-/// How long the removal of an ephemeral node may hold up a stop (design §5).
-const REMOVAL_BOUND: Duration = Duration::from_secs(1);
 
 /// Signs of a resume this close to each other are of the same one.
 const SAME_RESUME: Duration = Duration::from_secs(5);
@@ -39,8 +38,19 @@ pub enum Event {
     Resumed(&'static str),
     /// The report publisher's state changed.
     Report(Option<Fault>),
+    /// The machine told something.
+    Host(HostEvent),
     /// The agent is to end.
-    Stop,
+    Stop(Ending),
+}
+
+/// What follows the end of this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing, for as long as the machine runs, or the machine's own end.
+    ForGood,
+    /// Another agent: a restart, or an upgrade.
+    ForNow,
 }
 
 /// Draws the delay after a number of failures; tests pass one that always draws the same.
@@ -57,7 +67,8 @@ impl World {
             Event::Asked(verb) => self.asked(verb),
             Event::Resumed(why) => self.resumed(why, now.boot),
             Event::Report(fault) => self.report_fault = fault,
-            Event::Stop => self.stop(now.boot),
+            Event::Host(event) => self.told(event, now.boot),
+            Event::Stop(ending) => self.stop(ending, now.boot),
         }
         self.settle_identity();
     }
@@ -108,6 +119,7 @@ impl World {
             (Effect::Prove { .. }, _) => self.proof_asked(now.boot),
             (Effect::Withdraw, _) => self.withdrew(now.boot, draw),
             (Effect::Logout, _) => self.logged_out(now.boot),
+            (Effect::SetHostname { name }, _) => self.host.named = Some(name),
             _ => {}
         }
     }
@@ -121,14 +133,6 @@ impl World {
         }
     }
 
-    /// The first word counts; a logout that failed long ago says nothing about the one that is needed now.
-    fn stop(&mut self, now: BootTime) {
-        if self.stopping.is_none() {
-            self.stopping = Some(Stopping { deadline: now + REMOVAL_BOUND });
-            self.forgive_unless_running(Kind::Logout);
-        }
-    }
-
     fn forgive_unless_running(&mut self, kind: Kind) {
         if self.track(kind).began.is_none() {
             self.forgive(kind);
@@ -136,7 +140,7 @@ impl World {
     }
 
     fn resumed(&mut self, why: &'static str, now: BootTime) {
-        tracing::info!(why, "the machine was resumed");
+        tracing::info!("the machine counts as resumed: {why}");
         self.platform.resumed = true;
         self.reread();
         self.start_over_after_resume(now);

@@ -54,7 +54,7 @@ impl World {
         self.set_aside.as_ref()?;
         let mut tags = status.node.tags.clone();
         tags.sort();
-        Some(LoginInputs { tags, ..Self::inputs(tailnet, &self.control_url) })
+        Some(LoginInputs { tags, ..Self::inputs(tailnet, &self.configured.control_url) })
     }
 
     fn judge_login(&mut self, stands: bool, began: BootTime, now: Now, draw: Draw<'_>) {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::Draw;
 use crate::clock::BootTime;
 use crate::core::effect::Kind;
-use crate::core::reason::{Class, Fault};
+use crate::core::reason::{Class, Code, Fault};
 use crate::core::world::{Track, World};
 use crate::identity::record::RememberedPace;
-use crate::retry::{LOCAL, METADATA, Pace, REFUSED, REMOTE, RETRY_AFTER_MAX, UNSENT, UNSENT_FOR};
+use crate::retry::{LOCAL, METADATA, Pace, REFUSED, REMOTE, RETRY_AFTER_MAX, UNIT, UNSENT, UNSENT_FOR};
 use crate::socket::document::Stage;
 
 impl World {
@@ -39,12 +39,24 @@ impl World {
         if !free {
             track.attempts += 1;
         }
-        let delay = if free { UNSENT } else { delay(kind, &fault, track.attempts, draw) };
+        let attempts = track.attempts;
+        let delay = if free { UNSENT } else { self.delay(kind, &fault, attempts, draw) };
+        let track = self.track_mut(kind);
         let asked = fault.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
         track.asked = asked.is_some();
         track.not_before = Some(now + delay.max(asked.unwrap_or_default()));
         track.fault = Some(fault);
         self.remember_pace(kind);
+    }
+
+    fn delay(&self, kind: Kind, fault: &Fault, attempts: u32, draw: Draw<'_>) -> Duration {
+        let remote = matches!(kind, Kind::ReadSpec | Kind::Token | Kind::Exchange | Kind::Mint | Kind::Login);
+        if remote && fault.code.class() == Class::Blocked {
+            // Drawn on top, so that the least is REFUSED itself: four tries an hour at most.
+            return REFUSED + draw(REMOTE, 8);
+        }
+        let given_up = kind == Kind::StartDaemon && fault.code != Code::HelperUnavailable;
+        draw(if self.configured.unit && given_up { UNIT } else { pace(kind) }, attempts)
     }
 
     /// Forgets what went wrong, but not when it last went right.
@@ -85,19 +97,11 @@ impl Track {
     }
 }
 
-fn delay(kind: Kind, fault: &Fault, attempts: u32, draw: Draw<'_>) -> Duration {
-    let remote = matches!(kind, Kind::ReadSpec | Kind::Token | Kind::Exchange | Kind::Mint | Kind::Login);
-    if remote && fault.code.class() == Class::Blocked {
-        // Drawn on top, so that the least is REFUSED itself: four tries an hour at most.
-        return REFUSED + draw(REMOTE, 8);
-    }
-    draw(pace(kind), attempts)
-}
-
 fn pace(kind: Kind) -> Pace {
     match kind {
         Kind::ReadSpec | Kind::Token => METADATA,
         Kind::Save | Kind::Connect | Kind::Exchange | Kind::Mint | Kind::Login | Kind::Logout => REMOTE,
+        Kind::SetHostname | Kind::LeaveAlone => REMOTE,
         _ => LOCAL,
     }
 }

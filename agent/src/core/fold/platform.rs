@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::{BootTime, Now};
 use crate::core::effect::Kind;
 use crate::core::reason::{Code, Fault};
-use crate::core::world::{Credentials, World};
+use crate::core::world::{Configured, Credentials, World};
 use crate::metadata::Read;
 use crate::metadata::spec::{Spec, Wanted};
 use crate::retry::{METADATA, jitter};
@@ -29,8 +29,8 @@ impl World {
     }
 
     /// Takes in that configuration is another one. What a document comes to depends on it, so the whole of it is wanted again.
-    pub(in crate::core) fn reconfigured(&mut self, control_url: String) {
-        self.control_url = control_url;
+    pub(in crate::core) fn reconfigured(&mut self, configured: Configured) {
+        self.configured = configured;
         self.platform.etag = None;
         self.credentials = Credentials::default();
         self.tracks.remove(&Kind::Connect);

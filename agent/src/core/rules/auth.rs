@@ -145,7 +145,7 @@ fn asked_for(view: View<'_>, pending: &Pending) -> bool {
 }
 
 fn made_for(view: View<'_>, tailnet: &Tailnet) -> Login {
-    Login { preferences: view.preferences(tailnet), inputs: World::inputs(tailnet, &view.world.control_url) }
+    Login { preferences: view.preferences(tailnet), inputs: World::inputs(tailnet, &view.world.configured.control_url) }
 }
 
 /// Whether the record that tells a later run whose node this is has been written, or cannot be: then the agent goes on from memory.

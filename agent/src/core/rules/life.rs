@@ -22,14 +22,16 @@ pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
         }
         return plan.wake(Some(stopping.deadline));
     }
-    match (ephemeral(view), removal) {
+    match (stopping.removes && ephemeral(view), removal) {
         (_, _) if matches!(view.goal(), Goal::Left) => plan.claim(Phase::Left, None),
         (true, Removal::Nothing) => plan.claim(Phase::Left, None),
         (true, _) => plan.claim(Phase::Leaving, Some(unconfirmed(view))),
+        (false, _) if !stopping.removes && view.online() => plan.claim(Phase::Online, None),
         (false, _) => plan.claim(Phase::Stopped, Some(Finding::plain(Code::AgentStopping))),
     }
-    plan.done = !up && plan.effects.is_empty() && view.world.track(Kind::Save).began.is_none();
-    if up {
+    let stays = !up || view.world.configured.unit;
+    plan.done = stays && plan.effects.is_empty() && view.world.track(Kind::Save).began.is_none();
+    if !stays {
         plan.want(view, Effect::StopDaemon);
     }
 }
@@ -44,8 +46,9 @@ enum Removal {
 }
 
 fn removal(view: View<'_>) -> Removal {
+    let removes = view.world.stopping.is_some_and(|stopping| stopping.removes);
     match view.has_key() {
-        _ if !ephemeral(view) || !view.admitted() => Removal::Nothing,
+        _ if !removes || !ephemeral(view) || !view.admitted() => Removal::Nothing,
         Some(true) => Removal::Node,
         _ if view.world.logging_in() => Removal::Unclear,
         _ => Removal::Nothing,
@@ -74,9 +77,12 @@ pub(super) fn identity(view: View<'_>, plan: &mut Plan) {
             plan.want(view, Effect::Inspect);
             plan.claim_unmet(view, Phase::CheckingIdentity, &[Kind::Inspect], Code::TailscaledStarting);
         }
-        // On a machine without a tailnet of its own a person may have one.
-        Verdict::Foreign if matches!(view.goal(), Goal::Joined(_) | Goal::Left) => {
-            plan.claim(Phase::Blocked, Some(Finding::plain(Code::ForeignNode)));
+        Verdict::Foreign => {
+            leave_alone(view, plan);
+            // On a machine without a tailnet of its own a person may have one.
+            if matches!(view.goal(), Goal::Joined(_) | Goal::Left) {
+                plan.claim(Phase::Blocked, Some(Finding::plain(Code::ForeignNode)));
+            }
         }
         Verdict::OtherInstance => {
             if view.world.daemon.up_since.is_some() {
@@ -84,7 +90,15 @@ pub(super) fn identity(view: View<'_>, plan: &mut Plan) {
             }
             plan.claim(Phase::Blocked, Some(other_instance(view)));
         }
-        Verdict::Foreign | Verdict::Fresh | Verdict::Ours => {}
+        Verdict::Fresh | Verdict::Ours => {}
+    }
+}
+
+/// A person's own node runs as it would without the agent: the gate is opened for it once.
+fn leave_alone(view: View<'_>, plan: &mut Plan) {
+    let adopts = view.world.configured.adopt && matches!(view.goal(), Goal::Unknown | Goal::Joined(_));
+    if view.world.configured.unit && !adopts && view.world.track(Kind::LeaveAlone).done.is_none() {
+        plan.want(view, Effect::LeaveAlone);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod daemon;
+mod host;
 mod life;
 mod node;
 mod platform;
@@ -29,8 +30,8 @@ pub struct Rule {
 pub const RULES: &[Rule] = &[
     Rule {
         name: "stop",
-        says: "Asked to end, an ephemeral node is removed within a second, tailscaled is ended, and then the agent.",
-        phases: &[Phase::Stopped, Phase::Leaving, Phase::Left],
+        says: "Asked to end for good, an ephemeral node is removed within a second; a child tailscaled is ended, and then the agent.",
+        phases: &[Phase::Online, Phase::Stopped, Phase::Leaving, Phase::Left],
         wants: &[Kind::Save, Kind::ReadStatus, Kind::Logout, Kind::StopDaemon, Kind::MindDaemon],
         apply: life::stop,
     },
@@ -40,6 +41,13 @@ pub const RULES: &[Rule] = &[
         phases: &[],
         wants: &[Kind::Save],
         apply: life::save,
+    },
+    Rule {
+        name: "host",
+        says: "The machine tells of sleep, shutdown and changed units.",
+        phases: &[],
+        wants: &[Kind::WatchHost],
+        apply: host::watch,
     },
     Rule {
         name: "metadata",
@@ -52,8 +60,15 @@ pub const RULES: &[Rule] = &[
         name: "identity",
         says: "tailscaled is admitted when it has no node, or this instance's own; a person's own node is left alone.",
         phases: &[Phase::CheckingIdentity, Phase::Degraded, Phase::Blocked],
-        wants: &[Kind::Inspect, Kind::StopDaemon],
+        wants: &[Kind::Inspect, Kind::StopDaemon, Kind::LeaveAlone],
         apply: life::identity,
+    },
+    Rule {
+        name: "hostname",
+        says: "The machine has the node's name.",
+        phases: &[],
+        wants: &[Kind::SetHostname],
+        apply: host::hostname,
     },
     Rule {
         name: "daemon",

@@ -100,8 +100,9 @@ fn lost(view: View<'_>) -> Finding {
 pub(super) fn notices(view: View<'_>, plan: &mut Plan) {
     let world = view.world;
     let metadata = view.fault(Kind::ReadSpec).or(world.platform.refused.as_ref());
-    let faults = [metadata, view.fault(Kind::Save), world.report_fault.as_ref()];
-    plan.notices.extend(faults.into_iter().flatten().map(Finding::of));
+    let host = [view.fault(Kind::SetHostname), view.fault(Kind::WatchHost)];
+    let faults = [metadata, view.fault(Kind::Save), world.report_fault.as_ref()].into_iter().chain(host);
+    plan.notices.extend(faults.flatten().map(Finding::of));
     if let Some(why) = &world.set_aside {
         plan.notices.push(Finding { detail: why.clone(), ..Finding::plain(Code::StateSetAside) });
     }

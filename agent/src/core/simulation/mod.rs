@@ -2,6 +2,7 @@
 
 mod outside;
 mod stories;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use super::phase::Phase;
 use super::reason::Fault;
 use super::rules::RULES;
 use super::view::View;
-use super::world::World;
+use super::world::{Configured, World};
 use crate::clock::{BootTime, Now};
 use crate::config::Settings;
 use crate::config::testing::settings;
@@ -36,13 +37,22 @@ pub(super) struct Simulation {
 }
 
 impl Simulation {
+    /// An agent whose child tailscaled is.
     pub fn new() -> Self {
-        Self::with(Loaded::default(), Outside::default(), 1_000)
+        Self::under("child")
     }
 
-    fn with(loaded: Loaded, outside: Outside, now_ms: u64) -> Self {
-        let settings = settings(&["tailnet.control_url=http://10.0.0.1:8080"]);
-        let world = World::new("boot".to_owned(), crate::config::control_url(&settings), loaded);
+    /// An agent with this `[daemon] supervisor`.
+    pub fn under(supervisor: &str) -> Self {
+        let supervisor = format!("daemon.supervisor={supervisor}");
+        let settings = settings(&["tailnet.control_url=http://10.0.0.1:8080", &supervisor]);
+        let mut simulation = Self::with(settings, Loaded::default(), Outside::default(), 1_000);
+        simulation.outside.unit = simulation.world.configured.unit;
+        simulation
+    }
+
+    fn with(settings: Settings, loaded: Loaded, outside: Outside, now_ms: u64) -> Self {
+        let world = World::new("boot".to_owned(), Configured::of(&settings), loaded);
         let (started, phases, last) = (Vec::new(), Vec::new(), None);
         Self { world, settings, outside, now_ms, in_flight: BTreeMap::new(), started, phases, last }
     }
@@ -64,12 +74,14 @@ impl Simulation {
         self.fold(Event::Asked(verb));
     }
 
-    /// Ends this agent as SIGKILL does and starts another one; tailscaled goes with it, what was saved stays.
+    /// Ends this agent as SIGKILL does and starts another one; a child tailscaled goes with it, what was saved stays.
     pub fn kill_and_restart(&mut self) {
         let record = self.world.saved.clone().unwrap_or_default();
         let mut outside = std::mem::take(&mut self.outside);
-        outside.tailscaled_ends();
-        let next = Self::with(Loaded { record, set_aside: None }, outside, self.now_ms);
+        if !self.world.configured.unit {
+            outside.tailscaled_ends();
+        }
+        let next = Self::with(self.settings.clone(), Loaded { record, set_aside: None }, outside, self.now_ms);
         let old = std::mem::replace(self, next);
         self.started = old.started;
     }
@@ -264,9 +276,10 @@ proptest! {
 
     #[test]
     fn whatever_happened_the_node_is_online_once_faults_stop(
+        supervisor in prop_oneof![Just("child"), Just("systemd")],
         history in proptest::collection::vec((0_u64..120_000, happening()), 0..24)
     ) {
-        let mut simulation = Simulation::new();
+        let mut simulation = Simulation::under(supervisor);
         for (delay, happening) in history {
             simulation.run_until(simulation.now_ms + delay);
             simulation.happen(happening);

@@ -27,6 +27,7 @@ pub(in crate::core) enum Weak {
     Keys,
     Daemon,
     Disk,
+    Hostname,
 }
 
 pub(super) fn weak() -> impl Strategy<Value = Weak> {
@@ -40,6 +41,7 @@ pub(super) fn weak() -> impl Strategy<Value = Weak> {
         Just(Weak::Keys),
         Just(Weak::Daemon),
         Just(Weak::Disk),
+        Just(Weak::Hostname),
     ]
 }
 
@@ -48,6 +50,10 @@ pub(super) fn weak() -> impl Strategy<Value = Weak> {
 pub(in crate::core) struct Outside {
     broken: Vec<Weak>,
     pub hangs: bool,
+    /// tailscaled is a unit: it may run already when it is started.
+    pub unit: bool,
+    /// What the machine is called.
+    pub named: Option<String>,
     /// Whether the document names no tailnet.
     pub unassigned: bool,
     /// How much longer than usual a metadata read takes, in milliseconds.
@@ -117,6 +123,7 @@ impl Outside {
             Weak::Control | Weak::Keys => Code::LogoutFailed,
             Weak::Daemon => Code::TailscaledStarting,
             Weak::Disk => Code::StateUnwritable,
+            Weak::Hostname => Code::HostnameUnset,
         };
         if self.broken.contains(&weak) { Err(fault(code)) } else { Ok(()) }
     }
@@ -124,7 +131,7 @@ impl Outside {
     /// How long an effect takes, in milliseconds.
     pub fn lasts(&self, effect: &Effect) -> u64 {
         match effect {
-            Effect::MindDaemon | Effect::WatchBus { .. } => u64::MAX / 2,
+            Effect::MindDaemon | Effect::WatchBus { .. } | Effect::WatchHost => u64::MAX / 2,
             Effect::ReadSpec { etag: Some(etag), wait, .. } if *etag == self.etag() => wait.as_millis() as u64,
             Effect::ReadSpec { .. } => 5 + self.metadata_delay,
             Effect::ReadStatus { .. } if self.hangs => 3_000,
@@ -210,6 +217,9 @@ impl Outside {
     /// A person logs this machine in by hand.
     pub fn somebody_joins(&mut self) {
         self.node = Some(Registered { key: 99, tags: Vec::new(), expired: false, deleted: false });
+        if self.prefs.is_none() {
+            self.reset_prefs();
+        }
         if let Some(prefs) = &mut self.prefs {
             (prefs.want_running, prefs.logged_out) = (true, false);
         }
@@ -256,6 +266,9 @@ impl Outside {
             Effect::Prove { .. } => self.prove(),
             Effect::Withdraw => self.withdraw(),
             Effect::Logout => self.log_out(),
+            Effect::LeaveAlone => Ok(Outcome::Done),
+            Effect::WatchHost => Err(fault(Code::DbusUnavailable)),
+            Effect::SetHostname { name } => self.name(name),
         }
     }
 
@@ -281,12 +294,21 @@ impl Outside {
 
     fn start(&mut self) -> Performed {
         self.ok(Weak::Daemon)?;
-        assert!(!self.running, "tailscaled was started twice");
-        self.running = true;
+        if std::mem::replace(&mut self.running, true) {
+            assert!(self.unit, "tailscaled was started twice");
+            self.tell_prefs();
+            return Ok(Outcome::Done);
+        }
         if self.node.is_none() {
             self.reset_prefs();
         }
         self.tell_prefs();
+        Ok(Outcome::Done)
+    }
+
+    fn name(&mut self, name: &str) -> Performed {
+        self.ok(Weak::Hostname)?;
+        self.named = Some(name.to_owned());
         Ok(Outcome::Done)
     }
 

@@ -3,6 +3,7 @@
 use super::outside::Weak;
 use super::{Event, Simulation, Verb};
 use crate::core::effect::{Effect, Kind, Outcome};
+use crate::core::fold::Ending;
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
 
@@ -110,8 +111,8 @@ fn three_refused_keys_block_and_a_good_one_heals() {
 fn new_configuration_has_the_document_read_as_a_whole_and_then_watched_again() {
     let mut simulation = joined();
     let start = simulation.now_ms;
-    let control_url = simulation.world.control_url.clone();
-    simulation.world.reconfigured(control_url);
+    let configured = simulation.world.configured.clone();
+    simulation.world.reconfigured(configured);
     simulation.ask(Verb::Refresh);
     simulation.run_until(start + 60_000);
     assert_eq!(simulation.count(Kind::ReadSpec, start), 3, "one at once, and two long polls");
@@ -221,7 +222,7 @@ fn a_full_disk_does_not_keep_a_box_from_joining() {
 #[test]
 fn an_agent_asked_to_stop_ends_tailscaled_and_is_done() {
     let mut simulation = joined();
-    simulation.fold(Event::Stop);
+    simulation.fold(Event::Stop(Ending::ForGood));
     simulation.run_until(simulation.now_ms + 1_000);
     assert_eq!(simulation.count(Kind::StopDaemon, 0), 1);
     assert_eq!(simulation.count(Kind::Logout, 0), 0, "a devbox keeps its node");
@@ -247,7 +248,7 @@ fn a_runner_that_stops_removes_its_node_and_remembers_that_it_did_so_itself() {
     let mut simulation = Simulation::new();
     simulation.outside.tailnet.lifecycle = crate::metadata::spec::Lifecycle::Ephemeral;
     simulation.run_until_online().expect("joins");
-    simulation.fold(Event::Stop);
+    simulation.fold(Event::Stop(Ending::ForGood));
     simulation.run_until(simulation.now_ms + 1_000);
     assert!(simulation.decide().done);
     assert_eq!(simulation.count(Kind::Logout, 0), 1);
@@ -261,7 +262,7 @@ fn a_runner_whose_control_server_is_silent_stops_after_a_second_and_says_that_it
     simulation.outside.tailnet.lifecycle = crate::metadata::spec::Lifecycle::Ephemeral;
     simulation.run_until_online().expect("joins");
     simulation.outside.set(Weak::Control, true);
-    simulation.fold(Event::Stop);
+    simulation.fold(Event::Stop(Ending::ForGood));
     simulation.run_until(simulation.now_ms + 1_200);
     let decision = simulation.decide();
     assert!(decision.done);
@@ -351,7 +352,7 @@ fn a_runner_that_is_stopped_while_it_logs_in_is_removed_as_soon_as_control_holds
         simulation.run_until(simulation.now_ms + 1);
     }
     let stopped = simulation.now_ms;
-    simulation.fold(Event::Stop);
+    simulation.fold(Event::Stop(Ending::ForGood));
     simulation.run_until(stopped + 900);
     assert_eq!(simulation.count(Kind::Logout, stopped), 1);
     assert!(simulation.count(Kind::ReadStatus, stopped) < 50, "the wait is no busy loop");

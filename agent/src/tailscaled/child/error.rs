@@ -59,14 +59,6 @@ pub enum ChildError {
     /// It ended.
     #[error("{0}")]
     Ended(Arc<Ended>),
-    /// Its state file is not one.
-    #[error("failed to read tailscaled's state {}: {what}", path.display())]
-    State {
-        /// The state file.
-        path: PathBuf,
-        /// What of it.
-        what: String,
-    },
 }
 
 impl Reasoned for ChildError {
@@ -77,7 +69,6 @@ impl Reasoned for ChildError {
             Self::Immortal { .. } | Self::NotReady { .. } => Code::TailscaledHung,
             Self::Ended(ended) if ended.without_tun() => Code::NoTun,
             Self::Setup { .. } | Self::Ended(_) => Code::TailscaledStarting,
-            Self::State { .. } => Code::TailscaledState,
         }
     }
 }

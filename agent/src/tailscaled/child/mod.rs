@@ -6,7 +6,6 @@ mod memory;
 mod notify_socket;
 mod orphan;
 mod running;
-mod stored;
 mod tail;
 
 use std::ffi::OsString;
@@ -28,6 +27,7 @@ use self::notify_socket::NotifySocket;
 use self::running::Running;
 use super::Supervisor;
 use super::error::is_other_file;
+use super::stored::stored_node;
 use crate::config::settings::DaemonSettings;
 use crate::core::reason::Fault;
 
@@ -100,7 +100,7 @@ impl ChildSupervisor {
         let notify = NotifySocket::bind(path.clone()).map_err(setup("make the socket", &path))?;
         let running = self.spawn(notify.path())?;
         if let Err(error) = orphan::record(&self.pid_file(), running.pid()) {
-            tracing::warn!(file = %self.pid_file().display(), %error, "failed to write a pid file");
+            tracing::warn!("failed to write a pid file {}: {error}", self.pid_file().display());
         }
         let (ready, listening) = notify.listen();
         tokio::select! {
@@ -151,7 +151,7 @@ impl ChildSupervisor {
     fn tidy(&self) {
         orphan::forget(&self.pid_file());
         if let Err(error) = notify_socket::remove(&self.notify_socket()) {
-            tracing::debug!(%error, "failed to remove the notify socket");
+            tracing::debug!("failed to remove the notify socket: {error}");
         }
     }
 
@@ -212,11 +212,16 @@ async fn refuse_occupied(socket: &Path) -> Result<(), ChildError> {
 #[async_trait]
 impl Supervisor for ChildSupervisor {
     async fn stored_node(&self) -> Result<bool, Fault> {
-        stored::node(&self.daemon.state).map_err(|error| Fault::from(&error))
+        stored_node(&self.daemon.state).map_err(|error| Fault::from(&error))
     }
 
     async fn start(&self) -> Result<(), Fault> {
         self.try_start().await.map_err(|error| Fault::from(&error))
+    }
+
+    /// Nobody else's tailscaled waits for this agent.
+    async fn leave_alone(&self) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn stop(&self) -> Result<(), Fault> {

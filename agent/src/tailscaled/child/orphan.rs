@@ -44,7 +44,7 @@ pub(super) fn record(file: &Path, pid: u32) -> io::Result<()> {
 pub(super) fn forget(file: &Path) {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %file.display(), %error, "failed to remove a pid file");
+            tracing::warn!("failed to remove a pid file {}: {error}", file.display());
         }
         _ => {}
     }
@@ -58,7 +58,7 @@ pub(super) async fn end(file: &Path, socket: &Path, grace: Duration) -> Result<(
     // The handle first, then the look: what is looked at cannot become another process afterwards.
     let process = PidFd::open(pid).map_err(setup)?.filter(|_| is_still(&record, socket));
     if let Some(process) = process {
-        tracing::info!(pid, "ending a tailscaled that an earlier run left behind");
+        tracing::info!("ending a tailscaled that an earlier run left behind, process {pid}");
         for signal in [Signal::SIGTERM, Signal::SIGCONT] {
             process.signal(signal).map_err(setup)?;
         }
@@ -83,7 +83,7 @@ fn read(file: &Path) -> Option<Record> {
     match serde_json::from_str(&text) {
         Ok(record) => Some(record),
         Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "failed to read a pid file");
+            tracing::warn!("failed to read a pid file {}: {error}", file.display());
             None
         }
     }

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::ChildError;
+use crate::core::reason::{Code, Reasoned};
 
 /// tailscaled's state within its `--statedir`.
 const FILE: &str = "tailscaled.state";
@@ -18,18 +17,48 @@ const FILE: &str = "tailscaled.state";
 /// What a key's text begins with; all zeroes after it mean that there is none.
 const KEY: &str = "privkey:";
 
+/// Why it is not known whether the state holds a node.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// The file cannot be read.
+    #[error("failed to read tailscaled's state {}", path.display())]
+    Read {
+        /// The state file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The file is not a state.
+    #[error("failed to read tailscaled's state {}: {what}", path.display())]
+    State {
+        /// The state file.
+        path: PathBuf,
+        /// What of it.
+        what: String,
+    },
+}
+
+impl Reasoned for StoredError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Read { .. } => Code::TailscaledStarting,
+            Self::State { .. } => Code::TailscaledState,
+        }
+    }
+}
+
 /// Whether the state in `directory` holds a profile with a node key.
 ///
 /// The file is one JSON object of base64 values. No file and an empty one are a fresh node to tailscaled. A sealed one can be read only
 /// by the TPM that sealed it, and counts as a node: what cannot be ruled out has to be protected.
-pub(super) fn node(directory: &Path) -> Result<bool, ChildError> {
+pub fn stored_node(directory: &Path) -> Result<bool, StoredError> {
     let path = directory.join(FILE);
     let content = match std::fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(ChildError::Setup { verb: "read", path, source: Arc::new(source) }),
+        Err(source) => return Err(StoredError::Read { path, source }),
         Ok(content) => content,
     };
-    judge(&content).map_err(|what| ChildError::State { path, what })
+    judge(&content).map_err(|what| StoredError::State { path, what })
 }
 
 /// `profile-<id>` and the older `_daemon`: `ipn.Prefs`, with the keys in `Config`.
@@ -81,7 +110,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::core::reason::{Code, Reasoned};
 
     fn state(profile: Value) -> Vec<u8> {
         let encoded = STANDARD.encode(profile.to_string());
@@ -117,7 +145,7 @@ mod tests {
     #[test]
     fn a_state_that_is_none_is_a_fault_that_quotes_nothing() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(!node(directory.path()).expect("no file, no node"));
+        assert!(!stored_node(directory.path()).expect("no file, no node"));
         for content in [
             b"bad json".to_vec(),
             b"\"privkey:12\"".to_vec(),
@@ -125,7 +153,7 @@ mod tests {
             state(json!("privkey:12")),
         ] {
             std::fs::write(directory.path().join(FILE), content).expect("written");
-            let error = node(directory.path()).expect_err("not a state");
+            let error = stored_node(directory.path()).expect_err("not a state");
             assert_eq!(error.code(), Code::TailscaledState);
             assert!(!error.to_string().contains("privkey"), "{error}");
         }

@@ -1,0 +1,24 @@
+//! The machine that the agent is on: what it tells, and what it is called.
+
+use crate::config::settings::SupervisorKind;
+use crate::core::decide::Plan;
+use crate::core::effect::Effect;
+use crate::core::view::{Goal, View};
+
+pub(super) fn watch(view: View<'_>, plan: &mut Plan) {
+    if under_systemd(view) {
+        plan.want(view, Effect::WatchHost);
+    }
+}
+
+pub(super) fn hostname(view: View<'_>, plan: &mut Plan) {
+    let Goal::Joined(tailnet) = view.goal() else { return };
+    let named = view.world.host.named.as_ref() == Some(&tailnet.hostname);
+    if under_systemd(view) && view.settings.hostname.system && !named {
+        plan.want(view, Effect::SetHostname { name: tailnet.hostname.clone() });
+    }
+}
+
+fn under_systemd(view: View<'_>) -> bool {
+    view.settings.daemon.supervisor == SupervisorKind::Systemd
+}

@@ -1,0 +1,98 @@
+//! The machine's static name, by hostnamed over the system bus.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use zbus::connection::Builder;
+use zbus::proxy::CacheProperties;
+
+use crate::core::reason::{Code, Reasoned};
+use crate::privilege::fields::Label;
+use crate::systemd::proxies::HostnameProxy;
+
+/// hostnamed is started when it is first asked, which takes a second on a busy machine.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What names the machine.
+#[async_trait]
+pub trait StaticName: Send + Sync {
+    /// Gives the machine this static name, unless it has it.
+    async fn set(&self, name: &Label) -> Result<(), HostnameError>;
+}
+
+/// Why the machine was not named: hostnamed is masked, `/etc` cannot be written, there is no bus, …
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set the static host name; see systemctl status systemd-hostnamed")]
+pub struct HostnameError(#[source] zbus::Error);
+
+impl Reasoned for HostnameError {
+    fn code(&self) -> Code {
+        Code::HostnameUnset
+    }
+}
+
+/// hostnamed of this machine.
+#[derive(Clone, Debug)]
+pub struct Hostnamed {
+    file: PathBuf,
+}
+
+impl Hostnamed {
+    /// hostnamed, which keeps the name in `file` (`/etc/hostname`).
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into() }
+    }
+}
+
+#[async_trait]
+impl StaticName for Hostnamed {
+    async fn set(&self, name: &Label) -> Result<(), HostnameError> {
+        if says(&self.file, name.as_str()) { Ok(()) } else { ask(name).await.map_err(HostnameError) }
+    }
+}
+
+async fn ask(name: &Label) -> zbus::Result<()> {
+    let bus = Builder::system().method_timeout(ANSWER_DEADLINE).build().await?;
+    let hostnamed = HostnameProxy::builder(&bus).cache_properties(CacheProperties::No).build().await?;
+    // Not interactive: nobody is there whom polkit could ask.
+    hostnamed.set_static_hostname(name.as_str(), false).await
+}
+
+/// Whether the file has this name (hostname(5)); one that cannot be read is hostnamed's to complain about.
+fn says(file: &Path, name: &str) -> bool {
+    let is_name = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    std::fs::read_to_string(file).is_ok_and(|text| text.lines().map(str::trim).find(is_name) == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_that_is_no_comment_is_the_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("hostname");
+        assert!(!says(&file, "web"), "there is no file");
+        for (text, is_web) in [
+            ("web\n", true),
+            ("# a comment\n\n  web  \nother\n", true),
+            ("web-2\n", false),
+            ("#web\n", false),
+            ("", false),
+        ] {
+            std::fs::write(&file, text).expect("written");
+            assert_eq!(says(&file, "web"), is_web, "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_machine_has_is_not_set_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("hostname");
+        std::fs::write(&file, "web\n").expect("written");
+        // Asked, hostnamed of the machine under test would refuse, or not be there.
+        let name = Label::try_from("web".to_owned()).expect("a label");
+        Hostnamed::new(file).set(&name).await.expect("nothing to do");
+    }
+}

@@ -1,0 +1,184 @@
+//! The helper: root, without a network, asked over a socket by the agent's user alone.
+
+mod connection;
+pub mod hostnamed;
+pub mod pid1;
+mod private_bus;
+mod server;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use self::hostnamed::{Hostnamed, StaticName};
+pub use self::pid1::{Pid1, Unit};
+pub use self::server::serve;
+use super::fields::{AuthKey, Label, NodePreferences};
+use super::request::{Admission, Inspected, Request, UnitState};
+use super::wire::Done;
+use crate::clock::Clock;
+use crate::config::settings::{Settings, SpecField};
+use crate::config::{self};
+use crate::core::reason::{Code, Fault, Reasoned};
+use crate::tailscaled::{LocalApi, Preferences, stored_node};
+
+/// PID 1's private socket.
+pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
+
+/// While this file is there, tailscaled's unit does not start (its drop-in has a condition on it).
+pub const GATE: &str = "/run/devbox-agent-gate/closed";
+
+/// The file of the machine's static name (hostname(5)).
+pub const HOSTNAME_FILE: &str = "/etc/hostname";
+
+/// Everything outside, passed in.
+#[derive(Clone)]
+pub struct HelperEdges {
+    /// tailscaled's API, as root.
+    pub tailscaled: Arc<dyn LocalApi>,
+    /// tailscaled's unit.
+    pub unit: Arc<dyn Unit>,
+    /// The machine's name.
+    pub hostname: Arc<dyn StaticName>,
+    /// tailscaled's state directory.
+    pub state: PathBuf,
+    /// The file that keeps tailscaled from starting, [`GATE`].
+    pub gate: PathBuf,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What root's own configuration lets the agent's user ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Where the node is registered, whatever the caller wants.
+    pub control_url: String,
+    /// Whether Tailscale SSH may be switched on.
+    pub ssh: bool,
+    /// Whether the machine may be named.
+    pub hostname: bool,
+}
+
+impl From<&Settings> for Policy {
+    fn from(settings: &Settings) -> Self {
+        let may_set = settings.metadata.may_set.contains(&SpecField::Ssh);
+        Self {
+            control_url: config::control_url(settings),
+            ssh: settings.tailnet.ssh.unwrap_or(may_set),
+            hostname: settings.hostname.system,
+        }
+    }
+}
+
+/// Why a request that is well formed is not carried out.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("Tailscale SSH is asked for; to allow it, set [tailnet] ssh = true or list \"ssh\" in [metadata] may_set")]
+    Ssh,
+    #[error("a host name is asked for; to allow it, set [hostname] system = true")]
+    Hostname,
+    #[error("failed to open tailscaled's gate {}; remove the file", path.display())]
+    Gate { path: PathBuf, source: io::Error },
+    #[error("failed to read tailscaled's state in {}: the reader ended", path.display())]
+    Reader { path: PathBuf, source: tokio::task::JoinError },
+}
+
+impl Reasoned for Refused {
+    fn code(&self) -> Code {
+        match self {
+            Self::Ssh | Self::Hostname => Code::HelperDenied,
+            Self::Gate { .. } | Self::Reader { .. } => Code::TailscaledStarting,
+        }
+    }
+}
+
+/// What a verb brings.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Brought {
+    Nothing(Done),
+    Inspected(Inspected),
+    Unit(UnitState),
+}
+
+/// Carries requests out.
+pub struct Helper {
+    policy: Policy,
+    edges: HelperEdges,
+}
+
+impl Helper {
+    /// A helper that does by `edges` what `policy` allows.
+    pub fn new(policy: Policy, edges: HelperEdges) -> Self {
+        Self { policy, edges }
+    }
+
+    async fn carry_out(&self, request: Request) -> Result<Brought, Fault> {
+        match request {
+            Request::Inspect {} => self.inspect().await.map(Brought::Inspected),
+            Request::Admit { admission } => self.admit(admission).await.map(Brought::Unit),
+            Request::Unit { job } => match self.edges.unit.carry_out(job).await {
+                Ok(state) => Ok(Brought::Unit(state)),
+                Err(error) => Err(Fault::from(&error)),
+            },
+            Request::Hostname { name } => self.name(&name).await.map(nothing),
+            Request::Login { preferences, key } => self.login(&preferences, &key).await.map(nothing),
+            Request::Apply { preferences } => self.apply(&preferences).await.map(nothing),
+            Request::Up {} => self.edges.tailscaled.up().await.map(nothing),
+            Request::Prove {} => self.edges.tailscaled.prove().await.map(nothing),
+            Request::Withdraw {} => self.edges.tailscaled.withdraw().await.map(nothing),
+            Request::Logout {} => self.edges.tailscaled.logout().await.map(nothing),
+        }
+    }
+
+    async fn inspect(&self) -> Result<Inspected, Fault> {
+        let path = self.edges.state.clone();
+        // A disk that hangs must not keep the helper from everything else.
+        match tokio::task::spawn_blocking(move || stored_node(&path)).await {
+            Ok(Ok(stored_node)) => Ok(Inspected { stored_node }),
+            Ok(Err(error)) => Err(Fault::from(&error)),
+            Err(source) => Err(Fault::from(&Refused::Reader { path: self.edges.state.clone(), source })),
+        }
+    }
+
+    async fn admit(&self, admission: Admission) -> Result<UnitState, Fault> {
+        match std::fs::remove_file(&self.edges.gate) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Fault::from(&Refused::Gate { path: self.edges.gate.clone(), source }));
+            }
+            _ => {}
+        }
+        self.edges.unit.admit(admission).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn name(&self, name: &Label) -> Result<(), Fault> {
+        if !self.policy.hostname {
+            return Err(Fault::from(&Refused::Hostname));
+        }
+        self.edges.hostname.set(name).await.map_err(|error| Fault::from(&error))
+    }
+
+    async fn login(&self, preferences: &NodePreferences, key: &AuthKey) -> Result<(), Fault> {
+        self.edges.tailscaled.login(&self.allowed(preferences)?, key.secret()).await
+    }
+
+    async fn apply(&self, preferences: &NodePreferences) -> Result<(), Fault> {
+        self.edges.tailscaled.apply(&self.allowed(preferences)?).await
+    }
+
+    fn allowed(&self, preferences: &NodePreferences) -> Result<Preferences, Fault> {
+        if preferences.ssh && !self.policy.ssh {
+            return Err(Fault::from(&Refused::Ssh));
+        }
+        Ok(preferences.with_control_url(&self.policy.control_url))
+    }
+}
+
+fn nothing((): ()) -> Brought {
+    Brought::Nothing(Done {})
+}
+
+#[cfg(test)]
+mod tests;

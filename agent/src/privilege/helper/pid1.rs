@@ -1,0 +1,260 @@
+//! tailscaled's unit, by PID 1.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use zbus::fdo::PropertiesProxy;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, OwnedObjectPath};
+
+use super::private_bus::{self, PID1};
+use crate::core::reason::{Code, Reasoned};
+use crate::privilege::request::{Admission, UnitState, UnitVerb};
+use crate::systemd::proxies::{ManagerProxy, ServiceProxy, UnitProxy};
+
+/// How long a unit is waited for before it is told as it is: tailscaled is there within 0.1 s, but opening its state may have to wait
+/// for a disk or a TPM.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What takes the place of a job that is in the queue already (systemd.unit(5), `JobMode`); as `systemctl start` does.
+const MODE: &str = "replace";
+
+/// tailscaled's unit.
+#[async_trait]
+pub trait Unit: Send + Sync {
+    /// Has the unit as the verdict says, and returns how it then is.
+    async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError>;
+
+    /// Does `job` and returns how the unit then is.
+    async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError>;
+}
+
+/// Why the unit is not as it was asked to be.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// An administrator masked it.
+    #[error("failed to start {unit}: it is masked; run systemctl unmask {unit}")]
+    Masked {
+        /// The unit.
+        unit: String,
+    },
+    /// There is no such unit file.
+    #[error("failed to start {unit}: there is no such unit; install tailscale, or correct [daemon] unit")]
+    Missing {
+        /// The unit.
+        unit: String,
+    },
+    /// PID 1 cannot be asked, or refuses.
+    #[error("failed to {verb} {unit}")]
+    Pid1 {
+        /// What was asked.
+        verb: &'static str,
+        /// The unit.
+        unit: String,
+        /// What PID 1 or the kernel says.
+        source: zbus::Error,
+    },
+}
+
+impl Reasoned for UnitError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Masked { .. } => Code::TailscaledMasked,
+            Self::Missing { .. } => Code::TailscaledMissing,
+            Self::Pid1 { .. } => Code::TailscaledStarting,
+        }
+    }
+}
+
+/// A unit of the PID 1 that listens at a private socket; connects anew for each request, so that a PID 1 that was executed anew is no
+/// matter.
+#[derive(Clone, Debug)]
+pub struct Pid1 {
+    socket: PathBuf,
+    unit: String,
+}
+
+impl Pid1 {
+    /// `unit` of the PID 1 at `socket`; nothing is sent yet.
+    pub fn new(socket: impl Into<PathBuf>, unit: impl Into<String>) -> Self {
+        Self { socket: socket.into(), unit: unit.into() }
+    }
+
+    async fn load(&self) -> zbus::Result<Loaded> {
+        Loaded::new(private_bus::connect(&self.socket).await?, &self.unit).await
+    }
+
+    /// What PID 1 says, with the two answers that have a remedy of their own told apart.
+    fn failed(&self, verb: &'static str) -> impl Fn(zbus::Error) -> UnitError {
+        let unit = self.unit.clone();
+        move |source| {
+            let unit = unit.clone();
+            match error_name(&source) {
+                Some("org.freedesktop.systemd1.UnitMasked") => UnitError::Masked { unit },
+                Some(NO_SUCH_UNIT) => UnitError::Missing { unit },
+                _ => UnitError::Pid1 { verb, unit, source },
+            }
+        }
+    }
+}
+
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
+fn error_name(error: &zbus::Error) -> Option<&str> {
+    match error {
+        zbus::Error::MethodError(name, ..) => Some(name.as_str()),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Unit for Pid1 {
+    async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError> {
+        let unit = self.load().await.map_err(self.failed("load"))?;
+        let state = unit.state().await.map_err(self.failed("look at"))?;
+        let name = || self.unit.clone();
+        match (admission, state.load_state.as_str()) {
+            (Admission::Admitted, "masked") => return Err(UnitError::Masked { unit: name() }),
+            (Admission::Admitted, "not-found") => return Err(UnitError::Missing { unit: name() }),
+            _ => {}
+        }
+        let wanted = match admission {
+            Admission::Admitted => true,
+            Admission::LeftAlone => {
+                state.active_state == "inactive" && unit.is_enabled().await.map_err(self.failed("look at"))?
+            }
+        };
+        if wanted { unit.bring_up(state).await.map_err(self.failed("start")) } else { Ok(state) }
+    }
+
+    async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError> {
+        let unit = self.load().await.map_err(self.failed("load"))?;
+        let done = match job {
+            UnitVerb::Start => unit.run(Job::Start).await.map_err(self.failed("start")),
+            UnitVerb::Stop => unit.run(Job::Stop).await.map_err(self.failed("stop")),
+            UnitVerb::Restart => unit.run(Job::Restart).await.map_err(self.failed("restart")),
+            UnitVerb::ResetFailed => unit.reset_failed().await.map_err(self.failed("reset")),
+        };
+        done?;
+        unit.state().await.map_err(self.failed("look at"))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Job {
+    Start,
+    Stop,
+    Restart,
+}
+
+/// A unit in PID 1's memory.
+struct Loaded {
+    connection: Connection,
+    name: String,
+    path: OwnedObjectPath,
+    manager: ManagerProxy<'static>,
+}
+
+impl Loaded {
+    async fn new(connection: Connection, name: &str) -> zbus::Result<Self> {
+        let manager = ManagerProxy::builder(&connection).destination(PID1).cache_properties(CacheProperties::No);
+        let manager = manager.build().await?;
+        let path = manager.load_unit(name).await?;
+        Ok(Self { connection, name: name.to_owned(), path, manager })
+    }
+
+    async fn state(&self) -> zbus::Result<UnitState> {
+        let (unit, service) = (self.unit().await?, self.service().await?);
+        Ok(UnitState {
+            load_state: unit.load_state().await?,
+            active_state: unit.active_state().await?,
+            sub_state: unit.sub_state().await?,
+            result: service.result().await?,
+            exit_status: service.exec_main_status().await?,
+            condition_result: unit.condition_result().await?,
+        })
+    }
+
+    async fn unit(&self) -> zbus::Result<UnitProxy<'_>> {
+        let unit = UnitProxy::builder(&self.connection).destination(PID1).path(&self.path);
+        unit.cache_properties(CacheProperties::No).build().await
+    }
+
+    async fn service(&self) -> zbus::Result<ServiceProxy<'_>> {
+        let service = ServiceProxy::builder(&self.connection).destination(PID1).path(&self.path);
+        service.cache_properties(CacheProperties::No).build().await
+    }
+
+    /// Whether it would be started at boot, without anybody's help.
+    async fn is_enabled(&self) -> zbus::Result<bool> {
+        Ok(matches!(self.unit().await?.unit_file_state().await?.as_str(), "enabled" | "enabled-runtime"))
+    }
+
+    /// Starts it unless it runs or is about to, and waits until that is decided.
+    async fn bring_up(&self, state: UnitState) -> zbus::Result<UnitState> {
+        if is_up(&state) {
+            return Ok(state);
+        }
+        if state.active_state == "failed" {
+            // Also when it was started too often: without, PID 1 would refuse.
+            self.reset_failed().await?;
+        }
+        let properties = PropertiesProxy::builder(&self.connection).destination(PID1).path(&self.path);
+        let properties = properties.cache_properties(CacheProperties::No).build().await?;
+        let mut changes = properties.receive_properties_changed().await?;
+        let settled = async {
+            // What is on its way up already has its own job, or waits for its next try.
+            if state.active_state != "activating" {
+                self.run(Job::Start).await?;
+            }
+            loop {
+                let state = self.state().await?;
+                if is_up(&state) || matches!(state.active_state.as_str(), "inactive" | "failed") {
+                    return Ok(state);
+                }
+                changes.next().await;
+                // All that is queued is covered by one look.
+                while changes.next().now_or_never().flatten().is_some() {}
+            }
+        };
+        match tokio::time::timeout(PATIENCE, settled).await {
+            Ok(settled) => settled,
+            Err(_) => self.state().await,
+        }
+    }
+
+    /// Queues a job and waits until it is over; how it went is in the unit's state.
+    async fn run(&self, job: Job) -> zbus::Result<()> {
+        // Before the job exists, so that its end cannot be missed.
+        let mut removed = self.manager.receive_job_removed().await?;
+        self.manager.subscribe().await?;
+        let queued = match job {
+            Job::Start => self.manager.start_unit(&self.name, MODE).await?,
+            Job::Stop => self.manager.stop_unit(&self.name, MODE).await?,
+            Job::Restart => self.manager.restart_unit(&self.name, MODE).await?,
+        };
+        let over = async {
+            while let Some(signal) = removed.next().await {
+                if signal.args()?.job == *queued {
+                    return Ok(());
+                }
+            }
+            Err(zbus::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)))
+        };
+        tokio::time::timeout(PATIENCE, over).await.unwrap_or(Ok(()))
+    }
+
+    async fn reset_failed(&self) -> zbus::Result<()> {
+        match self.manager.reset_failed_unit(&self.name).await {
+            // It is no longer in memory: there is nothing left to forget.
+            Err(error) if error_name(&error) == Some(NO_SUCH_UNIT) => Ok(()),
+            reset => reset,
+        }
+    }
+}
+
+fn is_up(state: &UnitState) -> bool {
+    matches!(state.active_state.as_str(), "active" | "reloading" | "refreshing")
+}

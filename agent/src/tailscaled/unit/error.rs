@@ -1,0 +1,84 @@
+//! What can go wrong with tailscaled's unit.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::core::reason::{Code, Reasoned};
+use crate::privilege::request::UnitState;
+use crate::systemd::MainEnded;
+
+/// The exit status of a main process whose program could not be run (`EXIT_EXEC`, systemd.exec(5)).
+const EXIT_EXEC: i32 = 203;
+
+/// Why tailscaled's unit does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// An administrator masked it.
+    #[error("failed to start {unit}: it is masked")]
+    Masked {
+        /// The unit.
+        unit: String,
+    },
+    /// There is no such unit.
+    #[error("failed to start {unit}: there is no such unit")]
+    NotFound {
+        /// The unit.
+        unit: String,
+    },
+    /// It was started, or left to start, and is not active.
+    #[error("failed to start {unit}: {}; see journalctl -u {unit}", in_words(state))]
+    NotActive {
+        /// The unit.
+        unit: String,
+        /// How it is.
+        state: Box<UnitState>,
+    },
+    /// Its main process ended.
+    #[error("{unit} ended: {} {}", ended.result, ended.status)]
+    Ended {
+        /// The unit.
+        unit: String,
+        /// How.
+        ended: MainEnded,
+    },
+    /// The process behind the socket ended, and no bus says how.
+    #[error("tailscaled no longer serves {}", socket.display())]
+    Gone {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The kernel does not let the process behind the socket be watched.
+    #[error("failed to watch the process that serves {}", socket.display())]
+    Watch {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+fn in_words(state: &UnitState) -> String {
+    if !state.condition_result {
+        return "a condition of its unit file does not hold".to_owned();
+    }
+    if state.load_state != "loaded" {
+        return format!("its unit file is {}", state.load_state);
+    }
+    let UnitState { active_state, sub_state, result, exit_status, .. } = state;
+    format!("it is {active_state} ({sub_state}), with the result {result}, status {exit_status}")
+}
+
+impl Reasoned for UnitError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Masked { .. } => Code::TailscaledMasked,
+            Self::NotFound { .. } => Code::TailscaledMissing,
+            Self::NotActive { state, .. } if state.exit_status == EXIT_EXEC => Code::TailscaledMissing,
+            // systemd starts it again by itself until it gives up.
+            Self::NotActive { state, .. } if state.active_state == "failed" => Code::TailscaledCrashloop,
+            Self::NotActive { .. } | Self::Ended { .. } | Self::Gone { .. } | Self::Watch { .. } => {
+                Code::TailscaledStarting
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! tailscaled as a unit of systemd: the helper starts and stops it, PID 1 tells how it is.
+
+mod error;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+
+pub use self::error::UnitError;
+use super::Supervisor;
+use crate::core::reason::{Fault, chain};
+use crate::privilege::HelperClient;
+use crate::privilege::request::{Admission, UnitState, UnitVerb};
+use crate::sys::pidfd::PidFd;
+use crate::systemd::Units;
+
+/// Runs tailscaled as a unit, which outlives this process.
+pub struct UnitSupervisor {
+    unit: String,
+    socket: PathBuf,
+    helper: Arc<HelperClient>,
+    units: Units,
+}
+
+impl UnitSupervisor {
+    /// A supervisor of `unit`, whose tailscaled serves `socket`.
+    pub fn new(unit: String, socket: PathBuf, helper: Arc<HelperClient>, units: Units) -> Self {
+        Self { unit, socket, helper, units }
+    }
+
+    /// Waits for the end of the process that serves LocalAPI: needs no bus, and tells nothing of how it ended.
+    async fn server_ended(&self) -> Result<(), UnitError> {
+        let refused = |source| UnitError::Watch { socket: self.socket.clone(), source };
+        let Ok(peer) = UnixStream::connect(&self.socket).await else { return Ok(()) };
+        let pid = peer.peer_cred().map_err(refused)?.pid().unwrap_or_default().cast_unsigned();
+        drop(peer);
+        match PidFd::open(pid).map_err(refused)? {
+            Some(process) => process.ended().await.map_err(refused),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the unit is as it should be after a start.
+fn judge(unit: &str, state: UnitState) -> Result<(), UnitError> {
+    match (state.load_state.as_str(), state.active_state.as_str()) {
+        ("loaded", "active" | "reloading" | "refreshing") => Ok(()),
+        ("masked", _) => Err(UnitError::Masked { unit: unit.to_owned() }),
+        ("not-found", _) => Err(UnitError::NotFound { unit: unit.to_owned() }),
+        _ => Err(UnitError::NotActive { unit: unit.to_owned(), state: Box::new(state) }),
+    }
+}
+
+#[async_trait]
+impl Supervisor for UnitSupervisor {
+    async fn stored_node(&self) -> Result<bool, Fault> {
+        self.helper.inspect().await.map(|found| found.stored_node)
+    }
+
+    async fn start(&self) -> Result<(), Fault> {
+        let state = self.helper.admit(Admission::Admitted).await?;
+        judge(&self.unit, state).map_err(|error| Fault::from(&error))
+    }
+
+    async fn leave_alone(&self) -> Result<(), Fault> {
+        self.helper.admit(Admission::LeftAlone).await.map(drop)
+    }
+
+    async fn stop(&self) -> Result<(), Fault> {
+        self.helper.unit(UnitVerb::Stop).await.map(drop)
+    }
+
+    async fn exited(&self) -> Fault {
+        let ended = match self.units.main_ended(&self.unit).await {
+            Ok(ended) => UnitError::Ended { unit: self.unit.clone(), ended },
+            Err(error) => {
+                tracing::debug!("tailscaled is watched without the system bus: {}", chain(&error));
+                match self.server_ended().await {
+                    Ok(()) => UnitError::Gone { socket: self.socket.clone() },
+                    Err(error) => error,
+                }
+            }
+        };
+        Fault::from(&ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::reason::{Code, Reasoned};
+
+    fn state(load: &str, active: &str, result: &str, status: i32) -> UnitState {
+        UnitState {
+            load_state: load.into(),
+            active_state: active.into(),
+            sub_state: "dead".into(),
+            result: result.into(),
+            exit_status: status,
+            condition_result: true,
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_not_active_after_its_start_says_why() {
+        let code = |state| judge("tailscaled.service", state).expect_err("not active").code();
+        assert!(judge("tailscaled.service", state("loaded", "active", "success", 0)).is_ok());
+        assert_eq!(code(state("masked", "inactive", "success", 0)), Code::TailscaledMasked);
+        assert_eq!(code(state("not-found", "inactive", "success", 0)), Code::TailscaledMissing);
+        assert_eq!(code(state("loaded", "failed", "exit-code", 203)), Code::TailscaledMissing);
+        assert_eq!(code(state("loaded", "failed", "exit-code", 1)), Code::TailscaledCrashloop);
+        assert_eq!(code(state("loaded", "activating", "success", 0)), Code::TailscaledStarting);
+        assert_eq!(code(state("loaded", "inactive", "success", 0)), Code::TailscaledStarting);
+    }
+
+    #[test]
+    fn a_unit_that_was_skipped_names_its_condition() {
+        let skipped = UnitState { condition_result: false, ..state("loaded", "inactive", "success", 0) };
+        let error = judge("tailscaled.service", skipped).expect_err("not active");
+        assert!(error.to_string().contains("a condition of its unit file does not hold"), "{error}");
+    }
+}
