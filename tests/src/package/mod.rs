@@ -50,9 +50,6 @@ impl Architecture {
     }
 }
 
-/// What the compiler is told beside the profile: a program that aborts when it panics has no use for a tenth of its size of unwind tables.
-const FLAGS: &str = "-Cforce-unwind-tables=no";
-
 /// A package that was built.
 #[derive(Debug, Clone)]
 pub struct Package {
@@ -70,9 +67,7 @@ pub struct Package {
 /// When something cannot be built, or the binary is too large or asks for a newer glibc.
 pub fn build(workspace: &Workspace, progress: &Progress, architecture: Architecture) -> anyhow::Result<Package> {
     let tools = tools::ensure(workspace, progress).context("failed to prepare the tools that build packages")?;
-    let mut environment = tools.environment()?;
-    environment.push(("RUSTFLAGS", FLAGS.into()));
-    let cargo = Cargo::new(workspace, progress).with_environment(environment);
+    let cargo = Cargo::new(workspace, progress).with_environment(tools.environment()?);
     let binary = binary(&cargo, architecture)?;
     let (glibc, size) = judge(&binary).with_context(|| format!("failed to accept {}", binary.display()))?;
     // cargo-deb looks for what stands under target/release in its manifest beside the binary, wherever that is.
