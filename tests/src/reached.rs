@@ -15,6 +15,7 @@ const REFUSALS: &str = "tests/suites/process/refusals.rs";
 const SERVICE: &str = "tests/suites/process/service.rs";
 const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
 const HELPER: &str = "agent/src/privilege/helper/tests.rs";
+const HELPER_PID1: &str = "agent/src/privilege/helper/pid1/tests.rs";
 const HELPER_REFUSALS: &str = "agent/src/privilege/helper/tests/refusals.rs";
 
 /// The code as status spells it, the file, and the function in it.
@@ -47,6 +48,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("tls_untrusted", API, "an_api_with_a_wrong_certificate_is_told_nothing"),
     ("dns", REFUSALS, "an_api_whose_name_does_not_resolve_is_named"),
     ("tailscaled_missing", DAEMON, "a_tailscaled_that_is_missing_is_used_as_soon_as_it_is_there"),
+    ("tailscaled_masked", HELPER_PID1, "a_unit_that_is_masked_or_missing_is_not_started_and_has_its_word"),
     ("tailscaled_starting", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
     ("tailscaled_crashloop", DAEMON, "a_tailscaled_that_exits_at_every_start_is_a_crash_loop_with_its_last_words"),
     ("tailscaled_hung", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
