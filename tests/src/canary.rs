@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use crate::machine::Machine;
 use crate::platform::ledger::SecretKind;
@@ -83,7 +84,15 @@ impl Search {
     /// # Errors
     /// When those of a process that has not ended cannot be read.
     pub fn processes(&mut self, machine: &Machine) -> Result<()> {
-        for pid in machine.processes()? {
+        self.processes_of(&machine.processes()?)
+    }
+
+    /// The same for some processes.
+    ///
+    /// # Errors
+    /// When those of a process that has not ended cannot be read.
+    pub fn processes_of(&mut self, pids: &[Pid]) -> Result<()> {
+        for pid in pids {
             for file in ["cmdline", "environ"] {
                 self.file(Path::new(&format!("/proc/{pid}/{file}")))?;
             }

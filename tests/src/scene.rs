@@ -50,8 +50,7 @@ impl Scene {
     /// When the machine cannot be made.
     pub fn machine_with(&self, name: &str, link: Link) -> Result<Machine> {
         let machine = self.lab.machine_with(name, link)?;
-        let ca = std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")?;
-        machine.root().trust(&ca).context("failed to install the lab's CA")?;
+        machine.root().trust(&self.ca()?).context("failed to install the lab's CA")?;
         self.configure(&machine, "10-platform.toml", &self.agent_configuration())?;
         Ok(machine)
     }
@@ -62,8 +61,19 @@ impl Scene {
     /// When the machine cannot be made.
     pub fn booted(&self, name: &str) -> Result<Booted> {
         let machine = self.lab.booted(name)?;
-        let ca = std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")?;
-        machine.trust(&ca)?;
+        machine.trust(&self.ca()?)?;
+        Ok(machine)
+    }
+
+    /// Makes a machine that boots with the agent installed from its package and told where the platform is; switched off. Only in a story of a
+    /// suite that needs root.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn baked(&self, name: &str) -> Result<Booted> {
+        let machine = self.lab.baked(name)?;
+        machine.trust(&self.ca()?)?;
+        machine.write("/etc/devbox-agent/config.d/10-platform.toml", self.platform_configuration())?;
         Ok(machine)
     }
 
@@ -114,13 +124,22 @@ impl Scene {
         Ok(daemon)
     }
 
+    fn ca(&self) -> Result<String> {
+        std::fs::read_to_string(self.platform.ca_file()).context("failed to read the lab's CA")
+    }
+
     fn agent_configuration(&self) -> String {
+        let platform = self.platform_configuration();
+        format!("{platform}\n[daemon]\nsupervisor = \"child\"\nsocket = \"{SOCKET}\"\n")
+    }
+
+    /// What an image builder would write, whatever the machine is made of.
+    fn platform_configuration(&self) -> String {
         let (endpoint, control, api) =
             (self.platform.metadata_url(), self.platform.control_url(), self.platform.api_url());
         format!(
             "[metadata]\nendpoint = \"{endpoint}\"\n\n\
-             [tailnet]\ncontrol_url = \"{control}\"\napi_url = \"{api}\"\n\n\
-             [daemon]\nsupervisor = \"child\"\nsocket = \"{SOCKET}\"\n"
+             [tailnet]\ncontrol_url = \"{control}\"\napi_url = \"{api}\"\n"
         )
     }
 }

@@ -7,13 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
 
 use crate::canary::Search;
-use crate::devbox::{Devbox, Instance};
-use crate::machine::Root;
+use crate::devbox::{AGENT, Devbox, Installed, Instance};
+use crate::machine::Booted;
 
 /// Where stories put tokens themselves, for the provider `file`; taken away before the search for secrets.
 pub const TOKENS: &str = "/run/workload";
 /// The folders of a machine that are its own.
 const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
+/// The folders of a booted machine that something may have been written to.
+const BOOTED_FOLDERS: [&str; 6] = ["/run", "/etc", "/var", "/root", "/tmp", "/home"];
 /// Where the agent keeps its state, at the default `[paths] state`.
 const STATE: &str = "/var/lib/devbox-agent";
 /// The most memory and files that an agent may hold (faults O3).
@@ -50,7 +52,7 @@ impl Devbox<'_> {
         self.search_files(&mut search)?;
         ensure!(search.leaks().is_empty(), "secrets are shown: {:?}", search.leaks());
         check_logs(&self.scene.lab.layout().logs)?;
-        check_state(self.machine.root())?;
+        check_state(&self.machine.root().path(STATE))?;
         let violations = self.scene.platform.reports.violations();
         ensure!(violations.is_empty(), "reports broke the protocol: {violations:?}");
         self.check_nodes(left).await?;
@@ -73,6 +75,72 @@ impl Devbox<'_> {
         }
         Ok(())
     }
+}
+
+impl Installed<'_> {
+    /// Ends the story of this machine: checks everything that must hold at the end of any, and powers it off in good order.
+    ///
+    /// # Errors
+    /// When something does not hold; says what.
+    pub async fn close(mut self, left: Left) -> Result<()> {
+        let failed = self.machine.failed_units().await?;
+        ensure!(failed.is_empty(), "units have failed: {failed:?}");
+        let mut search = Search::new(self.scene.platform.ledger.secrets());
+        search_telling(&self.machine, &mut search).await?;
+        // Files come and go on a machine that runs.
+        self.machine.freeze()?;
+        let searched = search_booted(&self.machine, &mut search);
+        self.machine.thaw()?;
+        searched?;
+        if let Some(pid) = self.agent_pid().await? {
+            check_appetite(pid)?;
+        }
+        self.check_nodes(left).await?;
+        self.machine.power_off().await?;
+        search.folder(&self.machine.path("/var"))?;
+        search.folder(&self.scene.lab.layout().logs)?;
+        ensure!(search.leaks().is_empty(), "secrets are shown: {:?}", search.leaks());
+        check_state(&self.machine.path(STATE))?;
+        let violations = self.scene.platform.reports.violations();
+        ensure!(violations.is_empty(), "reports broke the protocol: {violations:?}");
+        self.check_keys().await
+    }
+
+    /// The agent's process, in the sandbox's PID namespace; none when it does not run.
+    async fn agent_pid(&self) -> Result<Option<Pid>> {
+        let number = self.machine.show(AGENT, "MainPID").await?;
+        let inside = |pid: &Pid| last_id(*pid).is_some_and(|id| id == number);
+        Ok(self.machine.processes()?.into_iter().find(inside))
+    }
+}
+
+/// Looks through what the machine tells everybody: its journal, which is compressed on disk, and the properties of its units.
+async fn search_telling(machine: &Booted, search: &mut Search) -> Result<()> {
+    let journal = machine.run("journalctl", &["--output=export", "--all", "--no-pager"]).await?;
+    ensure!(!journal.contains("panicked at"), "the journal of {} tells of a panic", machine.name());
+    search.text(Path::new("the journal"), &journal);
+    let units = machine.run("systemctl", &["show", "--all", "*"]).await?;
+    search.text(Path::new("properties of units"), &units);
+    Ok(())
+}
+
+/// Looks through its files, command lines and environments.
+fn search_booted(machine: &Booted, search: &mut Search) -> Result<()> {
+    let tokens = machine.path(TOKENS);
+    if tokens.exists() {
+        fs::remove_dir_all(&tokens).context("failed to take the story's own token away")?;
+    }
+    for folder in BOOTED_FOLDERS {
+        search.folder(&machine.path(folder))?;
+    }
+    search.processes_of(&machine.processes()?)
+}
+
+/// A process's id within its own PID namespace (`NSpid` of proc_pid_status(5)).
+fn last_id(pid: Pid) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().last().map(str::to_owned)
 }
 
 impl Instance<'_> {
@@ -111,8 +179,8 @@ fn check_appetite(pid: Pid) -> Result<()> {
 }
 
 /// A stopped agent leaves its record and no half-written file.
-fn check_state(root: &Root) -> Result<()> {
-    let Ok(entries) = fs::read_dir(root.path(STATE)) else { return Ok(()) };
+fn check_state(folder: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
         let name = entry?.file_name();
         ensure!(!name.to_string_lossy().ends_with(".tmp"), "{} is left in {STATE}", name.display());

@@ -11,7 +11,7 @@ use anyhow::Context;
 use super::container::Booted;
 use super::namespace::{Link, Machine, MachineError};
 use super::sandbox;
-use crate::tools::Layout;
+use crate::tools::{Images, Layout};
 
 /// Between two looks of [`eventually`]; short beside anything a story waits for.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -46,9 +46,16 @@ impl Lab {
 
     /// Makes a machine that boots, switched off. Only in a story of a suite that needs root.
     pub fn booted(&self, name: &str) -> anyhow::Result<Booted> {
-        let images =
-            self.layout.images.as_ref().context("failed to find an image: this story's suite boots no machines")?;
-        Booted::create(&self.layout, self.next_index(), name, &images.stock)
+        Booted::create(&self.layout, self.next_index(), name, &self.images()?.stock)
+    }
+
+    /// The same with the agent installed from its package.
+    pub fn baked(&self, name: &str) -> anyhow::Result<Booted> {
+        Booted::create(&self.layout, self.next_index(), name, &self.images()?.baked)
+    }
+
+    fn images(&self) -> anyhow::Result<&Images> {
+        self.layout.images.as_ref().context("failed to find an image: this story's suite boots no machines")
     }
 
     fn next_index(&self) -> usize {

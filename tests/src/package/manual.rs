@@ -1,6 +1,6 @@
 //! The manual: a page for each verb from the command line's definition, and one of the configuration from its table of keys.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -12,12 +12,14 @@ use devbox_agent::cli::Cli;
 use devbox_agent::cli::exit::ExitCode;
 use devbox_agent::config::keys::{Key, Preset, SECTIONS};
 use devbox_agent::config::{DIRECTORIES, Inputs};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 const NAME: &str = "devbox-agent";
 const CONFIGURATION: &str = "devbox-agent.toml";
 const MANUAL: &str = "devbox-agent";
 
-/// Writes all pages, named `PAGE.SECTION`.
+/// Writes all pages, named `PAGE.SECTION.gz`: compressed as Debian wants them, because cargo-deb takes what it finds beside the binary as it is.
 pub fn write(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let mut command = Cli::command().disable_help_subcommand(true);
@@ -26,10 +28,16 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
     collect(&command, NAME, &mut pages)?;
     pages.push((format!("{CONFIGURATION}.5"), configuration()?));
     for (name, page) in pages {
-        let file = folder.join(name);
-        fs::write(&file, page).with_context(|| format!("failed to write {}", file.display()))?;
+        let file = folder.join(format!("{name}.gz"));
+        compress(&page, &file).with_context(|| format!("failed to write {}", file.display()))?;
     }
     Ok(())
+}
+
+fn compress(page: &[u8], file: &Path) -> io::Result<()> {
+    let mut out = GzEncoder::new(File::create(file)?, Compression::best());
+    out.write_all(page)?;
+    out.finish().map(|_| ())
 }
 
 /// The pages of a command and of the verbs below it, but for hidden ones.
@@ -114,6 +122,10 @@ fn also(page: &mut Roff, pages: &[(&str, u8)]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
 
     fn pages() -> tempfile::TempDir {
@@ -124,7 +136,10 @@ mod tests {
 
     fn read(folder: &tempfile::TempDir, name: &str) -> String {
         // What roff would take for an option, a hyphen, is escaped.
-        fs::read_to_string(folder.path().join(name)).expect("a page").replace("\\-", "-")
+        let file = File::open(folder.path().join(format!("{name}.gz"))).expect("a page");
+        let mut text = String::new();
+        GzDecoder::new(file).read_to_string(&mut text).expect("compressed text");
+        text.replace("\\-", "-")
     }
 
     #[test]
@@ -133,7 +148,7 @@ mod tests {
         assert!(read(&folder, "devbox-agent.1").contains("wait-online"));
         assert!(read(&folder, "devbox-agent-wait-online.1").contains("--timeout"));
         assert!(read(&folder, "devbox-agent-config-show.1").contains("effective value"));
-        assert!(!folder.path().join("devbox-agent-helper.1").exists());
+        assert!(!folder.path().join("devbox-agent-helper.1.gz").exists());
     }
 
     #[test]

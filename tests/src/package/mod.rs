@@ -14,17 +14,41 @@ use anyhow::{Context, ensure};
 use crate::tools::{Cargo, Progress, Workspace};
 use symbols::Needs;
 
-/// What the package is built for.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// Debian's name for it.
-const ARCHITECTURE: &str = "amd64";
-
 /// The oldest glibc that the binary runs with: that of Debian 11 and Ubuntu 20.04. The package's `Depends` says the same.
 const GLIBC: symbols::Version = symbols::Version { major: 2, minor: 31 };
 
 /// The largest binary, in bytes: it goes into every image.
 const SIZE_MAX: u64 = 5_000_000;
+
+/// What a package is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Architecture {
+    /// This machine's.
+    pub const OWN: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
+
+    /// Debian's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Rust's target.
+    fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+}
 
 /// A package that was built.
 #[derive(Debug, Clone)]
@@ -41,20 +65,20 @@ pub struct Package {
 ///
 /// # Errors
 /// When something cannot be built, or the binary is too large or asks for a newer glibc.
-pub fn build(workspace: &Workspace, progress: &Progress) -> anyhow::Result<Package> {
+pub fn build(workspace: &Workspace, progress: &Progress, architecture: Architecture) -> anyhow::Result<Package> {
     let tools = tools::ensure(workspace, progress).context("failed to prepare the tools that build packages")?;
     let cargo = Cargo::new(workspace, progress).with_environment(tools.environment()?);
-    let binary = binary(&cargo)?;
+    let binary = binary(&cargo, architecture)?;
     let (glibc, size) = judge(&binary).with_context(|| format!("failed to accept {}", binary.display()))?;
     // cargo-deb looks for what stands under target/release in its manifest beside the binary, wherever that is.
     let beside = binary.parent().unwrap_or(Path::new("."));
     write_documents(&beside.join("package")).context("failed to write the manual and the completions")?;
-    let file = pack(workspace, &cargo)?;
+    let file = pack(workspace, &cargo, architecture)?;
     Ok(Package { file, glibc, size })
 }
 
-fn binary(cargo: &Cargo<'_>) -> anyhow::Result<PathBuf> {
-    let target = format!("{TARGET}.{}.{}", GLIBC.major, GLIBC.minor);
+fn binary(cargo: &Cargo<'_>, architecture: Architecture) -> anyhow::Result<PathBuf> {
+    let target = format!("{}.{GLIBC}", architecture.target());
     let arguments =
         ["zigbuild", "--release", "--package", "devbox-agent", "--bin", "devbox-agent", "--target", &target];
     Ok(cargo.binary("building the agent for its package (minutes, the first time)", &arguments)?)
@@ -84,11 +108,13 @@ fn write_documents(folder: &Path) -> anyhow::Result<()> {
     completions::write(&folder.join("completions"))
 }
 
-fn pack(workspace: &Workspace, cargo: &Cargo<'_>) -> anyhow::Result<PathBuf> {
+fn pack(workspace: &Workspace, cargo: &Cargo<'_>, architecture: Architecture) -> anyhow::Result<PathBuf> {
     let folder = workspace.lab().join("deb");
-    let file = folder.join(format!("devbox-agent_{}_{ARCHITECTURE}.deb", env!("CARGO_PKG_VERSION")));
+    let version = env!("CARGO_PKG_VERSION");
+    let file = folder.join(format!("devbox-agent_{version}_{}.deb", architecture.name()));
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let fixed = ["deb", "--no-build", "--no-strip", "--package", "devbox-agent", "--target", TARGET, "--output"];
+    let target = architecture.target();
+    let fixed = ["deb", "--no-build", "--no-strip", "--package", "devbox-agent", "--target", target, "--output"];
     let mut arguments: Vec<OsString> = fixed.iter().map(OsString::from).collect();
     arguments.push(file.clone().into());
     cargo.carry_out("packing", &arguments)?;

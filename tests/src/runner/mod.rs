@@ -17,6 +17,7 @@ use nix::unistd::geteuid;
 
 pub use staged::{RUN_PLAN, run_plan};
 
+use crate::package::{self, Architecture};
 use crate::staging;
 use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
 use stories::Plan;
@@ -93,7 +94,8 @@ fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, 
         return Ok(());
     }
     if options.as_user.is_none() && geteuid().is_root() {
-        plan.layout.images = Some(tools::prepare_images(workspace, progress)?);
+        let agent = package::build(workspace, progress, Architecture::OWN)?.file;
+        plan.layout.images = Some(tools::prepare_images(workspace, progress, &agent)?);
         return Ok(());
     }
     for suite in suites {

@@ -16,7 +16,7 @@ pub use layout::{Layout, LayoutError, Workspace};
 pub use packages::{Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// Why something the lab needs is not there.
@@ -62,8 +62,8 @@ pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[
     Ok(go::ensure(workspace, progress, programs)?)
 }
 
-/// Makes what machines boot from, with the programs of [`prepare_programs`] in it. Needs root.
-pub fn prepare_images(workspace: &Workspace, progress: &Progress) -> Result<Images, PrepareError> {
+/// Makes what machines boot from, with the programs of [`prepare_programs`] in it and the agent's package. Needs root.
+pub fn prepare_images(workspace: &Workspace, progress: &Progress, agent: &Path) -> Result<Images, PrepareError> {
     install_missing(progress, packages::TO_BOOT)?;
-    Ok(image::ensure(workspace, progress)?)
+    Ok(image::ensure(workspace, progress, agent)?)
 }

@@ -1,3 +1,4 @@
-//! Machines with an init of their own: the ground that the stories of the installed agent stand on.
+//! Machines with an init of their own: the real systemd, and the agent as an image has it, from its package.
 
+mod first;
 mod machine;

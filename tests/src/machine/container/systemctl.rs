@@ -1,9 +1,10 @@
 //! What a booted machine's PID 1 says of itself and its units.
 
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Booted;
 use crate::machine::lab::eventually;
@@ -40,6 +41,20 @@ impl Booted {
             }
             tokio::time::sleep(GLANCE).await;
         }
+    }
+
+    /// Enables or disables a unit of a machine that is off.
+    ///
+    /// # Errors
+    /// When it is on, or systemctl fails.
+    pub fn enable(&self, unit: &str, enabled: bool) -> Result<()> {
+        ensure!(self.power.is_none(), "failed to change {unit}: {} is on", self.name());
+        let verb = if enabled { "enable" } else { "disable" };
+        let mut systemctl = Command::new("systemctl");
+        systemctl.arg(format!("--root={}", self.disk.root().display())).args(["--quiet", verb, unit]);
+        let output = systemctl.stdin(Stdio::null()).output().context("failed to run systemctl")?;
+        ensure!(output.status.success(), "failed to {verb} {unit}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// The units that have failed.
@@ -96,7 +111,9 @@ impl Booted {
     /// # Errors
     /// When it does not get there within `limit`; with what it says.
     pub async fn until_unit(&self, unit: &str, state: &str, limit: Duration) -> Result<()> {
-        let look = || async { Ok((self.show(unit, "ActiveState").await? == state).then_some(())) };
+        // While PID 1 does not listen yet, systemctl has only an error to tell.
+        let ask = ["show", "--property=ActiveState", "--value", "--", unit];
+        let look = || async { Ok((self.exec_lossy("systemctl", &ask).await?.trim() == state).then_some(())) };
         match eventually(&format!("{unit} to be {state}"), limit, look).await {
             Ok(()) => Ok(()),
             Err(error) => {

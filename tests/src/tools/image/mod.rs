@@ -31,6 +31,8 @@ const FINISH: &str = "set -e; echo debian > \"$1/etc/hostname\"; : > \"$1/etc/ma
 pub struct Images {
     /// Debian with Tailscale's own package, enabled as that package does it.
     pub stock: PathBuf,
+    /// The same with the agent's package.
+    pub baked: PathBuf,
 }
 
 /// Why there is no image.
@@ -67,7 +69,7 @@ pub enum ImageError {
 }
 
 /// Sees to it that the images are there and as they should be now.
-pub(super) fn ensure(workspace: &Workspace, progress: &Progress) -> Result<Images, ImageError> {
+pub(super) fn ensure(workspace: &Workspace, progress: &Progress, agent: &Path) -> Result<Images, ImageError> {
     let folder = workspace.lab().join("image");
     fs::create_dir_all(&folder).map_err(file_error(&folder))?;
     // Two labs started at once must not build the same image.
@@ -77,13 +79,9 @@ pub(super) fn ensure(workspace: &Workspace, progress: &Progress) -> Result<Image
     let store = Store { folder, progress };
     let base = store.ensure("debian", &[RELEASE, PACKAGES, FINISH], "bootstrapping Debian (a minute)", bootstrap)?;
     let package = tailscale::package(workspace, &store)?;
-    let key = [display(&base), display(&package)];
-    let made =
-        store.ensure("stock", &key.each_ref().map(String::as_str), "installing Tailscale in the image", |root| {
-            copy_tree(&base, root)?;
-            install(root, &package)
-        });
-    Ok(Images { stock: made? })
+    let stock = store.with_package("stock", &base, &package, "installing Tailscale in the image")?;
+    let baked = store.with_package("baked", &stock, agent, "installing the agent in the image")?;
+    Ok(Images { stock, baked })
 }
 
 /// The folder of images.
@@ -114,6 +112,15 @@ impl Store<'_> {
         let made = make(&unfinished).and_then(|()| fs::rename(&unfinished, &path).map_err(file_error(&path)));
         step.end(if made.is_ok() { "done" } else { "failed" });
         made.map(|()| path)
+    }
+
+    /// The image `name`: another with a package installed.
+    fn with_package(&self, name: &str, image: &Path, package: &Path, what: &str) -> Result<PathBuf, ImageError> {
+        let key = [image.display().to_string(), mark(package)?];
+        self.ensure(name, &key.each_ref().map(String::as_str), what, |root| {
+            copy_tree(image, root)?;
+            install(root, package)
+        })
     }
 
     fn remove_all(&self, name: &str) -> Result<(), ImageError> {
@@ -174,10 +181,6 @@ fn mark(file: &Path) -> Result<String, ImageError> {
     let changed = data.modified().map_err(file_error(&path))?;
     let since = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{} {} {}", path.display(), data.len(), since.as_nanos()))
-}
-
-fn display(path: &Path) -> String {
-    path.display().to_string()
 }
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ImageError {
