@@ -14,7 +14,7 @@ use super::output::Output;
 use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::privilege::helper::{
-    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, PRIVATE_SOCKET, Pid1, Policy, serve,
+    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, PRIVATE_SOCKET, Pid1, Policy, SYSTEM_BUS, serve,
 };
 use crate::sys::{dumpable, listener};
 use crate::tailscaled::LocalApiClient;
@@ -54,7 +54,7 @@ fn edges(settings: &Settings) -> anyhow::Result<HelperEdges> {
     Ok(HelperEdges {
         tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
         unit: Arc::new(Pid1::new(PRIVATE_SOCKET, &settings.daemon.unit)),
-        hostname: Arc::new(Hostnamed::new(HOSTNAME_FILE)),
+        hostname: Arc::new(Hostnamed::new(HOSTNAME_FILE, SYSTEM_BUS)),
         state: settings.daemon.state.clone(),
         gate: GATE.into(),
         clock: Arc::new(SystemClock),
