@@ -4,6 +4,7 @@ pub mod bench;
 pub mod canary;
 pub mod demo;
 pub mod devbox;
+pub mod fuzz;
 pub mod machine;
 pub mod package;
 pub mod platform;

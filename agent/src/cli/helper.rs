@@ -1,6 +1,5 @@
 //! `helper`: what needs root, for the agent alone.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +9,12 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::ExitCode;
+use super::logging;
 use super::output::Output;
 use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::privilege::helper::{
-    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, PRIVATE_SOCKET, Pid1, Policy, serve,
+    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, PRIVATE_SOCKET, Pid1, Policy, SYSTEM_BUS, serve,
 };
 use crate::sys::{dumpable, listener};
 use crate::tailscaled::LocalApiClient;
@@ -27,8 +27,8 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the agent until it has asked for nothing for a while; the socket starts it again.
 pub async fn run(settings: &Settings, output: &mut Output<'_>) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    // What it logs does not change while it runs: it ends when idle.
+    let _ = logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref());
     let result = match serve_agent(settings).await {
         Ok(()) => Ok(ExitCode::Fine),
         Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),
@@ -54,7 +54,7 @@ fn edges(settings: &Settings) -> anyhow::Result<HelperEdges> {
     Ok(HelperEdges {
         tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
         unit: Arc::new(Pid1::new(PRIVATE_SOCKET, &settings.daemon.unit)),
-        hostname: Arc::new(Hostnamed::new(HOSTNAME_FILE)),
+        hostname: Arc::new(Hostnamed::new(HOSTNAME_FILE, SYSTEM_BUS)),
         state: settings.daemon.state.clone(),
         gate: GATE.into(),
         clock: Arc::new(SystemClock),

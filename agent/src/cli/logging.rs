@@ -5,23 +5,24 @@ use std::os::fd::AsFd;
 
 use tracing::Subscriber;
 use tracing::field::Field;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{Layer, reload};
 
 use super::run::SetLogLevel;
 
 /// What the journal files the entries under.
 const IDENTIFIER: &str = "devbox-agent";
 
-/// Starts the log at `level`, a `tracing` filter, and returns what changes it.
-pub(super) fn start(level: &str, journal_stream: Option<&str>) -> SetLogLevel {
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
+/// Starts the log at `level` and returns what changes it.
+pub(super) fn start(level: &Targets, journal_stream: Option<&str>) -> SetLogLevel {
+    let (filter, handle) = reload::Layer::new(level.clone());
     tracing_subscriber::registry().with(filter).with(output(journal_stream)).init();
-    Box::new(move |level: &str| {
-        if let Err(error) = handle.reload(EnvFilter::new(level)) {
+    Box::new(move |level: &Targets| {
+        if let Err(error) = handle.reload(level.clone()) {
             tracing::warn!("the log's level stays as it was: {error}");
         }
     })

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use reqwest::Url;
+use tracing_subscriber::filter::Targets;
 
 use crate::metadata::spec::Lifecycle;
 
@@ -23,8 +24,8 @@ pub struct Settings {
     pub report: ReportSettings,
     /// `[paths]`.
     pub paths: Paths,
-    /// `[log] level`: a `tracing` filter such as `info`.
-    pub log_level: String,
+    /// `[log] level`: levels by module.
+    pub log_level: Targets,
 }
 
 /// Where the spec and the token come from.

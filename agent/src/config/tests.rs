@@ -74,7 +74,7 @@ fn a_machine_without_configuration_has_the_documented_defaults() {
     assert!(settings.hostname.system);
     assert_eq!((settings.daemon.port, settings.daemon.min_version), (41641, (1, 80)));
     assert!(!settings.daemon.port_mapping && settings.report.enabled);
-    assert_eq!(settings.log_level, "info");
+    assert_eq!(settings.log_level.to_string(), "info");
 }
 
 #[test]

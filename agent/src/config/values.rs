@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 use toml::Value;
+use tracing_subscriber::filter::Targets;
 
 use super::fragment::with_article;
 use super::settings::{Endpoint, SpecField, TokenSource};
@@ -284,15 +285,12 @@ fn digits(text: &str) -> Option<u32> {
 }
 
 /// A filter for `tracing`. A word alone must be a level: the filter would take a misspelt one as the name of a module.
-pub fn log_level(value: &Value) -> Checked<String> {
+pub fn log_level(value: &Value) -> Checked<Targets> {
     let filter = text(value)?;
-    if let Some(bad) = filter.split(',').find(|word| !word.contains(['=', '[']) && !is_level(word)) {
+    if let Some(bad) = filter.split(',').find(|word| !word.contains('=') && !is_level(word)) {
         return Err(format!("{} is not a level", quoted(bad)));
     }
-    match tracing_subscriber::EnvFilter::builder().parse(filter) {
-        Ok(_) => Ok(filter.to_owned()),
-        Err(error) => Err(format!("{} is not a filter ({error})", quoted(filter))),
-    }
+    filter.parse().map_err(|error| format!("{} is not a filter ({error})", quoted(filter)))
 }
 
 fn is_level(word: &str) -> bool {

@@ -82,3 +82,95 @@ impl From<Fault> for Refusal {
         Self { code: fault.code, detail: fault.detail }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::privilege::fields::{AuthKey, Label, NodePreferences};
+    use crate::privilege::request::{Admission, UnitVerb};
+    use crate::secret::Secret;
+
+    fn label() -> impl Strategy<Value = Label> {
+        "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|name| Label::try_from(name).expect("a label"))
+    }
+
+    fn preferences() -> impl Strategy<Value = NodePreferences> {
+        (label(), any::<[bool; 3]>()).prop_map(|(hostname, [accept_dns, accept_routes, ssh])| NodePreferences {
+            hostname,
+            accept_dns,
+            accept_routes,
+            ssh,
+        })
+    }
+
+    /// A request as bytes: it has no `Debug`, on purpose.
+    fn request() -> impl Strategy<Value = Vec<u8>> {
+        let written = |request: Request| encode(&request).expect("a request can be written").to_vec();
+        let jobs = [UnitVerb::Start, UnitVerb::Stop, UnitVerb::Restart, UnitVerb::ResetFailed];
+        let admission = prop_oneof![Just(Admission::Admitted), Just(Admission::LeftAlone)];
+        prop_oneof![
+            Just(()).prop_map(move |()| written(Request::Inspect {})),
+            Just(()).prop_map(move |()| written(Request::Up {})),
+            Just(()).prop_map(move |()| written(Request::Prove {})),
+            Just(()).prop_map(move |()| written(Request::Withdraw {})),
+            Just(()).prop_map(move |()| written(Request::Logout {})),
+            admission.prop_map(move |admission| written(Request::Admit { admission })),
+            prop::sample::select(jobs.to_vec()).prop_map(move |job| written(Request::Unit { job })),
+            label().prop_map(move |name| written(Request::Hostname { name })),
+            preferences().prop_map(move |preferences| written(Request::Apply { preferences })),
+            (preferences(), r"[!#-\[\]-~]{1,512}").prop_map(move |(preferences, key)| {
+                let key = AuthKey::try_from(Secret::new(key)).expect("a key");
+                written(Request::Login { preferences, key })
+            }),
+        ]
+    }
+
+    /// What decodes is written again as something that decodes to the same.
+    fn survives(bytes: &[u8]) -> Result<bool, TestCaseError> {
+        let Ok(request) = decode(bytes) else { return Ok(false) };
+        let written = encode(&request).expect("a request can be written");
+        let again = decode(&written);
+        prop_assert!(again.is_ok());
+        prop_assert_eq!(
+            again.map(|again| encode(&again).expect("a request can be written").to_vec()),
+            Ok(written.to_vec())
+        );
+        Ok(true)
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_survives_the_wire(bytes in request()) {
+            prop_assert!(bytes.len() <= MESSAGE_MAX);
+            prop_assert!(survives(&bytes)?);
+        }
+
+        #[test]
+        fn a_request_with_a_byte_changed_is_another_valid_one_or_none(bytes in request(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = bytes;
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            survives(&bytes)?;
+        }
+
+        #[test]
+        fn arbitrary_bytes_break_nothing(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            survives(&bytes)?;
+        }
+
+        #[test]
+        fn a_cut_request_is_none(bytes in request(), at in any::<prop::sample::Index>()) {
+            prop_assert!(decode(&bytes[..at.index(bytes.len())]).is_err());
+        }
+    }
+
+    #[test]
+    fn the_length_decides_before_anything_else() {
+        let request = br#"{"verb":"up"}"#;
+        let padded = |length: usize| [&request[..], &vec![b' '; length - request.len()]].concat();
+        assert!(decode(&padded(MESSAGE_MAX)).is_ok());
+        assert_eq!(decode(&padded(MESSAGE_MAX + 1)).err(), Some(WireError::TooLong));
+    }
+}

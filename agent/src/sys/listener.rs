@@ -59,3 +59,29 @@ fn check(descriptor: BorrowedFd<'_>) -> Result<(), ListenerError> {
     let kind = getsockopt(&descriptor, SockType).map_err(|_| ListenerError::Kind)?;
     if listens && kind == Type::Stream { Ok(()) } else { Err(ListenerError::Kind) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn without_a_service_manager_there_is_no_socket_and_nothing_is_taken() {
+        let error = passed().expect_err("nothing was passed to this test");
+        assert!(matches!(error, ListenerError::Count { found: 0 }), "{error:?}");
+        assert!(error.to_string().ends_with("start devbox-agent-helper.socket"), "{error}");
+    }
+
+    #[test]
+    fn only_a_listening_stream_socket_will_do() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("socket")).expect("bound");
+        assert!(check(listener.as_fd()).is_ok());
+        let (one_end, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let file = std::fs::File::open("/dev/null").expect("a file");
+        for other in [one_end.as_fd(), file.as_fd()] {
+            assert!(matches!(check(other), Err(ListenerError::Kind)));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod hidden;
 mod package;
 mod running;
@@ -27,6 +28,7 @@ enum Verb {
     Demo(demo::Demo),
     Test(test::Test),
     Bench(bench::Bench),
+    Fuzz(fuzz::Fuzz),
     Package(package::Package),
     Up(up::Up),
     Sh(sh::Sh),
@@ -41,6 +43,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Demo(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        Verb::Fuzz(verb) => verb.run(),
         Verb::Package(verb) => verb.run(),
         Verb::Up(verb) => verb.run(),
         Verb::Sh(verb) => verb.run(),

@@ -22,22 +22,19 @@ const NEEDS: &Needs = &[("python3", "python3"), ("pip3", "python3-pip")];
 #[derive(Debug)]
 pub struct Tools {
     folder: PathBuf,
+    subcommands: Vec<PathBuf>,
 }
 
 impl Tools {
     /// The variables that let cargo find its subcommands, and these zig.
     pub fn environment(&self) -> anyhow::Result<Vec<(&'static str, OsString)>> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let folders = CRATES.iter().map(|tool| self.of_crate(tool).join("bin")).chain(env::split_paths(&path));
+        let folders = self.subcommands.iter().cloned().chain(env::split_paths(&path));
         Ok(vec![
             ("PATH", env::join_paths(folders).context("failed to put the tools on PATH")?),
             ("CARGO_ZIGBUILD_ZIG_PATH", self.zig().into()),
             ("CARGO_ZIGBUILD_CACHE_DIR", self.folder.join("zigbuild-cache").into()),
         ])
-    }
-
-    fn of_crate(&self, (name, version): &(&str, &str)) -> PathBuf {
-        self.folder.join(format!("{name}-{version}"))
     }
 
     fn of_zig(&self) -> PathBuf {
@@ -51,17 +48,9 @@ impl Tools {
 
 /// Installs what is not there yet.
 pub fn ensure(workspace: &Workspace, progress: &Progress) -> anyhow::Result<Tools> {
-    let tools = Tools { folder: workspace.lab().join("tools") };
     let cargo = Cargo::new(workspace, progress);
-    for tool @ (name, version) in &CRATES {
-        if programs::is_program(&tools.of_crate(tool).join("bin").join(name)) {
-            continue;
-        }
-        let crate_name = format!("{name}@{version}");
-        let root = tools.of_crate(tool).into_os_string();
-        let arguments = ["install", "--locked", "--quiet", &crate_name, "--root"].map(OsString::from);
-        cargo.carry_out(&format!("installing {crate_name}"), &[&arguments[..], &[root]].concat())?;
-    }
+    let subcommands = CRATES.iter().map(|(name, version)| cargo.subcommand(name, version));
+    let tools = Tools { folder: workspace.lab().join("tools"), subcommands: subcommands.collect::<Result<_, _>>()? };
     if !programs::is_program(&tools.zig()) {
         install_missing(progress, NEEDS)?;
         let step = progress.step(format!("installing ziglang {ZIG}"));

@@ -10,6 +10,7 @@ use std::thread;
 use serde::Deserialize;
 
 use super::layout::Workspace;
+use super::programs;
 use super::progress::{Progress, Step};
 
 /// Why cargo did not give what was asked for.
@@ -119,6 +120,18 @@ impl<'a> Cargo<'a> {
         }
         let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
         Err(CargoError::Refused { command: words.join(" "), said: ran.stderr })
+    }
+
+    /// A subcommand of cargo at a pinned version, in a folder of the lab's; installed when it is not there. Returns the folder to put on PATH.
+    pub fn subcommand(&self, name: &str, version: &str) -> Result<PathBuf, CargoError> {
+        let root = self.workspace.lab().join("tools").join(format!("{name}-{version}"));
+        let folder = root.join("bin");
+        if !programs::is_program(&folder.join(name)) {
+            let crate_name = format!("{name}@{version}");
+            let arguments = ["install", "--locked", "--quiet", &crate_name, "--root"].map(OsString::from);
+            self.carry_out(&format!("installing {crate_name}"), &[&arguments[..], &[root.into_os_string()]].concat())?;
+        }
+        Ok(folder)
     }
 
     /// Builds the suites and returns their binaries.

@@ -12,6 +12,7 @@ use anyhow::Context;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+use tracing_subscriber::filter::Targets;
 
 pub(super) use self::edges::provider;
 use self::edges::{Outside, outside};
@@ -35,7 +36,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// Changes what is logged, to a level or levels by module.
-pub type SetLogLevel = Box<dyn Fn(&str) + Send>;
+pub type SetLogLevel = Box<dyn Fn(&Targets) + Send>;
 
 /// Keeps this machine on its owner's tailnet, until it is told to stop.
 pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLevel) -> anyhow::Result<()> {

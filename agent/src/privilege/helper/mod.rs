@@ -19,8 +19,8 @@ use super::fields::{AuthKey, Label, NodePreferences};
 use super::request::{Admission, Inspected, Request, UnitState};
 use super::wire::Done;
 use crate::clock::Clock;
+use crate::config;
 use crate::config::settings::{Settings, SpecField};
-use crate::config::{self};
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::tailscaled::{LocalApi, Preferences, stored_node};
 
@@ -29,6 +29,9 @@ pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
 
 /// While this file is there, tailscaled's unit does not start (its drop-in has a condition on it).
 pub const GATE: &str = "/run/devbox-agent-gate/closed";
+
+/// The system bus, by its fixed address: whoever set another in the environment is not the one to be trusted with the machine's name.
+pub const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 
 /// The file of the machine's static name (hostname(5)).
 pub const HOSTNAME_FILE: &str = "/etc/hostname";

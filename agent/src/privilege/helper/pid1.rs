@@ -258,3 +258,6 @@ impl Loaded {
 fn is_up(state: &UnitState) -> bool {
     matches!(state.active_state.as_str(), "active" | "reloading" | "refreshing")
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,6 @@ fn name_connection(fields: &mut [u8], order: ByteOrder) {
         fields[start + text] = b':';
     }
 }
+
+#[cfg(test)]
+mod tests;
