@@ -1,5 +1,6 @@
 //! `cargo lab test`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub struct Test {
     /// Only stories with NAME in `suite::story`
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Boot machines with this package of the agent instead of building one
+    #[arg(long, value_name = "FILE.deb")]
+    package: Option<PathBuf>,
     /// Stories at a time [default: one a core, at least 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -33,6 +37,7 @@ impl Test {
             quick: self.quick,
             filter: self.filter,
             as_user: self.as_user,
+            package: self.package,
             jobs: self.jobs.map(usize::from),
             limit: self.limit,
         })

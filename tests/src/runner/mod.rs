@@ -8,6 +8,7 @@ mod suites;
 mod tally;
 mod units;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// Only the stories, and those as this user.
     pub as_user: Option<u32>,
+    /// The agent's package for machines that boot; built when there is none.
+    pub package: Option<PathBuf>,
     /// Stories at a time.
     pub jobs: Option<usize>,
     /// Time for one story.
@@ -94,7 +97,10 @@ fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, 
         return Ok(());
     }
     if options.as_user.is_none() && geteuid().is_root() {
-        let agent = package::build(workspace, progress, Architecture::OWN)?.file;
+        let agent = match &options.package {
+            Some(file) => file.clone(),
+            None => package::build(workspace, progress, Architecture::OWN)?.file,
+        };
         plan.layout.images = Some(tools::prepare_images(workspace, progress, &agent)?);
         return Ok(());
     }
