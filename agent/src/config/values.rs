@@ -318,7 +318,13 @@ mod tests {
     fn a_url_is_https_or_plain_to_an_address() {
         accepted(
             url,
-            &["https://api.example.com", "https://api.example.com:8443/", "http://127.0.0.1:80", "http://[::1]"],
+            &[
+                "https://api.example.com",
+                "https://api.example.com:8443/",
+                "https://xn--bcher-kva.example",
+                "http://127.0.0.1:80",
+                "http://[::1]",
+            ],
         );
         refused(
             url,
@@ -327,6 +333,8 @@ mod tests {
                 ("http://localhost:1", "plain http to a name"),
                 ("ftp://127.0.0.1", "scheme \"ftp\""),
                 ("example.com", "not a URL"),
+                // In ASCII it is xn--bcher-kva.example, which is accepted.
+                ("https://bücher.example", "not a URL"),
                 ("https://example.com/path", "more than scheme, host and port"),
                 ("https://example.com?q", "more than scheme, host and port"),
             ],
