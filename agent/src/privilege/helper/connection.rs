@@ -39,8 +39,8 @@ impl Caller {
 
     /// The one line that a request leaves in the log.
     fn audit(self, verb: &str, outcome: &str, took: Duration) {
-        let pid = self.pid.unwrap_or_default();
-        tracing::info!(verb, uid = self.uid, pid, outcome, ms = took.as_millis() as u64, "served a request");
+        let (uid, pid, ms) = (self.uid, self.pid.unwrap_or_default(), took.as_millis() as u64);
+        tracing::info!(verb, uid, pid, outcome, ms, "{verb} for process {pid} of user {uid}: {outcome}, {ms} ms");
     }
 }
 
