@@ -1,6 +1,5 @@
 //! `helper`: what needs root, for the agent alone.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::ExitCode;
+use super::logging;
 use super::output::Output;
 use crate::clock::SystemClock;
 use crate::config::Settings;
@@ -27,8 +27,8 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the agent until it has asked for nothing for a while; the socket starts it again.
 pub async fn run(settings: &Settings, output: &mut Output<'_>) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::new(&settings.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    // The level stays: this process ends long before anybody changes it.
+    let _set_log_level = logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref());
     let result = match serve_agent(settings).await {
         Ok(()) => Ok(ExitCode::Fine),
         Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),
