@@ -44,6 +44,9 @@ impl SystemdHost {
         let mut sleep = login.receive_prepare_for_sleep().await.map_err(&failed)?;
         let mut files = manager.receive_unit_files_changed().await.map_err(&failed)?;
         let mut reloading = manager.receive_reloading().await.map_err(&failed)?;
+        if to.send(HostEvent::Listening).await.is_err() {
+            return Ok(());
+        }
         loop {
             let event = tokio::select! {
                 Some(signal) = shutdown.next() => Some(HostEvent::GoesDown(signal.args().map_err(&failed)?.start)),

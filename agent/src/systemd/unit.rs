@@ -18,6 +18,8 @@ pub struct MainEnded {
     pub result: String,
     /// Its exit status, or the signal's number.
     pub status: i32,
+    /// Somebody stopped the unit, and not to start it again.
+    pub stopped: bool,
 }
 
 /// The units of this machine.
@@ -54,7 +56,10 @@ impl Units {
             }
         }
         let result = service.result().await.map_err(&failed)?;
-        Ok(MainEnded { result, status: service.exec_main_status().await.map_err(&failed)? })
+        let status = service.exec_main_status().await.map_err(&failed)?;
+        let job = job_at(&connection, path.clone()).await.map_err(&failed)?;
+        let idle = service.main_pid().await.map_err(&failed)? == 0 && job.is_none_or(|job| job == "stop");
+        Ok(MainEnded { stopped: idle && result == "success", result, status })
     }
 
     /// Whether the whole system is going down.
@@ -77,14 +82,19 @@ impl Units {
         let failed = BusError::call("ask systemd for this unit's job");
         let manager = ManagerProxy::new(&connection).await.map_err(&failed)?;
         let path = manager.get_unit_by_pid(pid).await.map_err(&failed)?;
-        let unit = UnitProxy::builder(&connection).path(path).cache_properties(CacheProperties::No);
-        let (id, job) = unit.build().await.map_err(&failed)?.job().await.map_err(&failed)?;
-        if id == 0 {
-            return Ok(None);
-        }
-        let job = JobProxy::builder(&connection).path(job).cache_properties(CacheProperties::No);
-        job.build().await.map_err(&failed)?.job_type().await.map(Some).map_err(&failed)
+        job_at(&connection, path).await.map_err(&failed)
     }
+}
+
+/// The type of the job that a unit has, if it has one.
+async fn job_at(connection: &Connection, unit: OwnedObjectPath) -> zbus::Result<Option<String>> {
+    let unit = UnitProxy::builder(connection).path(unit).cache_properties(CacheProperties::No);
+    let (id, job) = unit.build().await?.job().await?;
+    if id == 0 {
+        return Ok(None);
+    }
+    let job = JobProxy::builder(connection).path(job).cache_properties(CacheProperties::No);
+    job.build().await?.job_type().await.map(Some)
 }
 
 /// A service whose properties are asked for anew each time: PID 1 joins changes that follow each other quickly.
