@@ -42,8 +42,7 @@ impl Units {
         let connection = self.bus.connection().await?;
         let failed = BusError::call("watch tailscaled's unit");
         let manager = ManagerProxy::new(&connection).await.map_err(&failed)?;
-        // PID 1 sends no signals that nobody has subscribed to.
-        manager.subscribe().await.map_err(&failed)?;
+        subscribe(&manager).await.map_err(&failed)?;
         let path = manager.load_unit(unit).await.map_err(&failed)?;
         let properties = PropertiesProxy::new(&connection, "org.freedesktop.systemd1", &path).await.map_err(&failed)?;
         let mut changes = properties.receive_properties_changed().await.map_err(&failed)?;
@@ -85,6 +84,16 @@ impl Units {
         job_at(&connection, path).await.map_err(&failed)
     }
 }
+
+/// Asks PID 1 for its signals, which it does not send unasked. It counts connections, and refuses one that has asked before.
+pub(super) async fn subscribe(manager: &ManagerProxy<'_>) -> zbus::Result<()> {
+    match manager.subscribe().await {
+        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == ALREADY_SUBSCRIBED => Ok(()),
+        asked => asked,
+    }
+}
+
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 
 /// The type of the job that a unit has, if it has one.
 async fn job_at(connection: &Connection, unit: OwnedObjectPath) -> zbus::Result<Option<String>> {
