@@ -1,6 +1,7 @@
 //! A machine that the platform knows, with the agent on it: what most stories are about.
 
 mod commands;
+mod hands;
 mod installed;
 mod instance;
 
@@ -15,6 +16,7 @@ use devbox_agent::core::reason::Code;
 use devbox_agent::socket::document::Document;
 
 pub use self::commands::Said;
+pub use self::hands::Package;
 pub use self::installed::{AGENT, Installed, TAILSCALED};
 pub use self::instance::{CLIENT, Identity, Instance, WORKSPACE};
 use crate::machine::{Link, Machine, Process, eventually};

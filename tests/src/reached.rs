@@ -14,8 +14,8 @@ const DAEMON: &str = "tests/suites/process/daemon.rs";
 const REFUSALS: &str = "tests/suites/process/refusals.rs";
 const SERVICE: &str = "tests/suites/process/service.rs";
 const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
-const HELPER: &str = "agent/src/privilege/helper/tests.rs";
-const HELPER_PID1: &str = "agent/src/privilege/helper/pid1/tests.rs";
+const BOOT_BUS: &str = "tests/suites/boot/bus.rs";
+const BOOT_UNIT: &str = "tests/suites/boot/unit.rs";
 const HELPER_REFUSALS: &str = "agent/src/privilege/helper/tests/refusals.rs";
 
 /// The code as status spells it, the file, and the function in it.
@@ -48,14 +48,14 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("tls_untrusted", API, "an_api_with_a_wrong_certificate_is_told_nothing"),
     ("dns", REFUSALS, "an_api_whose_name_does_not_resolve_is_named"),
     ("tailscaled_missing", DAEMON, "a_tailscaled_that_is_missing_is_used_as_soon_as_it_is_there"),
-    ("tailscaled_masked", HELPER_PID1, "a_unit_that_is_masked_or_missing_is_not_started_and_has_its_word"),
+    ("tailscaled_masked", BOOT_UNIT, "a_unit_that_cannot_start_says_why_and_heals_as_soon_as_it_can"),
     ("tailscaled_starting", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
     ("tailscaled_crashloop", DAEMON, "a_tailscaled_that_exits_at_every_start_is_a_crash_loop_with_its_last_words"),
     ("tailscaled_hung", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
     ("tailscaled_too_old", REFUSALS, "a_tailscaled_that_is_too_old_is_not_written_to"),
     ("ts_state_corrupt", REFUSALS, "a_state_that_tailscaled_cannot_use_waits_for_a_person"),
     ("no_tun", DAEMON, "a_machine_without_a_tun_device_is_told_apart"),
-    ("helper_unavailable", HELPER_REFUSALS, "a_helper_that_is_not_there_or_makes_no_sense_is_unavailable"),
+    ("helper_unavailable", BOOT_BUS, "a_helper_that_is_away_dies_or_talks_nonsense_is_named_and_found_again"),
     ("helper_denied", HELPER_REFUSALS, "what_configuration_does_not_allow_is_refused"),
     ("localapi_denied", REFUSALS, "a_tailscaled_that_denies_is_named"),
     ("localapi_error", REFUSALS, "a_tailscaled_that_answers_nonsense_is_named"),
@@ -74,7 +74,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("logout_failed", JOIN, "leave_logs_out_and_says_when_control_does_not_confirm"),
     ("hostname_conflict", JOIN, "what_the_platform_changes_is_followed_and_what_the_tailnet_grants_is_told"),
     ("tags_differ", JOIN, "what_the_platform_changes_is_followed_and_what_the_tailnet_grants_is_told"),
-    ("hostname_unset", HELPER, "a_machine_that_cannot_be_named_says_why"),
+    ("hostname_unset", BOOT_BUS, "a_machine_that_cannot_be_named_says_so_and_its_node_has_the_name"),
+    ("dbus_unavailable", BOOT_BUS, "a_machine_without_a_bus_joins_and_finds_the_bus_when_it_comes"),
     ("state_unwritable", SERVICE, "a_disk_that_cannot_be_written_does_not_keep_the_node_away"),
     ("state_set_aside", SERVICE, "a_record_that_is_no_record_is_set_aside"),
     ("report_unreachable", REPORTS, "a_sink_that_is_down_gets_the_latest_when_it_is_back"),

@@ -14,7 +14,8 @@ use super::output::Output;
 use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::privilege::helper::{
-    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, PRIVATE_SOCKET, Pid1, Policy, SYSTEM_BUS, serve,
+    GATE, HOSTNAME_FILE, Helper, HelperEdges, Hostnamed, JOURNALCTL, Journal, PRIVATE_SOCKET, Pid1, Pid1Edges, Policy,
+    SYSTEM_BUS, UNIT_FOLDERS, serve,
 };
 use crate::sys::{dumpable, listener};
 use crate::tailscaled::LocalApiClient;
@@ -51,9 +52,14 @@ async fn serve_agent(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn edges(settings: &Settings) -> anyhow::Result<HelperEdges> {
+    let pid1 = Pid1Edges {
+        socket: PRIVATE_SOCKET.into(),
+        packaged: UNIT_FOLDERS.map(Into::into).to_vec(),
+        journal: Journal::new(JOURNALCTL),
+    };
     Ok(HelperEdges {
         tailscaled: Arc::new(LocalApiClient::new(&settings.daemon.socket, LOGOUT_DEADLINE)?),
-        unit: Arc::new(Pid1::new(PRIVATE_SOCKET, &settings.daemon.unit)),
+        unit: Arc::new(Pid1::new(pid1, &settings.daemon.unit)),
         hostname: Arc::new(Hostnamed::new(HOSTNAME_FILE, SYSTEM_BUS)),
         state: settings.daemon.state.clone(),
         gate: GATE.into(),

@@ -106,6 +106,9 @@ pub struct UnitState {
     pub exit_status: i32,
     /// Whether the conditions of its unit file held at the last start.
     pub condition_result: bool,
+    /// The last lines of a main process that is gone, as part of a sentence; without secrets, some 300 characters at most.
+    #[serde(default)]
+    pub last_words: String,
 }
 
 /// What tailscaled's state directory says.

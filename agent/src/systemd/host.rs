@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::bus::SystemBus;
 use super::error::BusError;
 use super::proxies::{LoginProxy, ManagerProxy};
-use super::unit::Units;
+use super::unit::{Units, subscribe};
 use super::{Host, HostEvent};
 use crate::core::fold::Ending;
 use crate::core::reason::{Fault, chain};
@@ -39,11 +39,14 @@ impl SystemdHost {
         let failed = BusError::call("watch logind and systemd");
         let login = LoginProxy::new(&connection).await.map_err(&failed)?;
         let manager = ManagerProxy::new(&connection).await.map_err(&failed)?;
-        manager.subscribe().await.map_err(&failed)?;
+        subscribe(&manager).await.map_err(&failed)?;
         let mut shutdown = login.receive_prepare_for_shutdown().await.map_err(&failed)?;
         let mut sleep = login.receive_prepare_for_sleep().await.map_err(&failed)?;
         let mut files = manager.receive_unit_files_changed().await.map_err(&failed)?;
         let mut reloading = manager.receive_reloading().await.map_err(&failed)?;
+        if to.send(HostEvent::Listening).await.is_err() {
+            return Ok(());
+        }
         loop {
             let event = tokio::select! {
                 Some(signal) = shutdown.next() => Some(HostEvent::GoesDown(signal.args().map_err(&failed)?.start)),

@@ -21,6 +21,8 @@ use crate::core::reason::Fault;
 /// What the machine tells by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostEvent {
+    /// What follows is heard from now on: the bus is there.
+    Listening,
     /// logind announces a shutdown or reboot, or takes it back.
     GoesDown(bool),
     /// The machine was woken from sleep.

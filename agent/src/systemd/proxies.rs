@@ -57,6 +57,9 @@ pub trait Unit {
     /// The job that waits or runs, and its object; 0 when there is none.
     #[zbus(property)]
     fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+    /// Tells one run of the unit from every other; empty when it was never started.
+    #[zbus(property, name = "InvocationID")]
+    fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
     /// Whether the conditions held when the unit was last started.
     #[zbus(property)]
     fn condition_result(&self) -> zbus::Result<bool>;
@@ -71,6 +74,9 @@ pub trait Service {
     /// The main process; 0 when there is none.
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
+    /// The last main process, also when it is gone; 0 when there was none.
+    #[zbus(property, name = "ExecMainPID")]
+    fn exec_main_pid(&self) -> zbus::Result<u32>;
     /// The exit status or signal of the last main process.
     #[zbus(property)]
     fn exec_main_status(&self) -> zbus::Result<i32>;

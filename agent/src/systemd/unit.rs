@@ -18,6 +18,8 @@ pub struct MainEnded {
     pub result: String,
     /// Its exit status, or the signal's number.
     pub status: i32,
+    /// Somebody stopped the unit, and not to start it again.
+    pub stopped: bool,
 }
 
 /// The units of this machine.
@@ -40,8 +42,7 @@ impl Units {
         let connection = self.bus.connection().await?;
         let failed = BusError::call("watch tailscaled's unit");
         let manager = ManagerProxy::new(&connection).await.map_err(&failed)?;
-        // PID 1 sends no signals that nobody has subscribed to.
-        manager.subscribe().await.map_err(&failed)?;
+        subscribe(&manager).await.map_err(&failed)?;
         let path = manager.load_unit(unit).await.map_err(&failed)?;
         let properties = PropertiesProxy::new(&connection, "org.freedesktop.systemd1", &path).await.map_err(&failed)?;
         let mut changes = properties.receive_properties_changed().await.map_err(&failed)?;
@@ -54,7 +55,10 @@ impl Units {
             }
         }
         let result = service.result().await.map_err(&failed)?;
-        Ok(MainEnded { result, status: service.exec_main_status().await.map_err(&failed)? })
+        let status = service.exec_main_status().await.map_err(&failed)?;
+        let job = job_at(&connection, path.clone()).await.map_err(&failed)?;
+        let idle = service.main_pid().await.map_err(&failed)? == 0 && job.is_none_or(|job| job == "stop");
+        Ok(MainEnded { stopped: idle && result == "success", result, status })
     }
 
     /// Whether the whole system is going down.
@@ -77,14 +81,29 @@ impl Units {
         let failed = BusError::call("ask systemd for this unit's job");
         let manager = ManagerProxy::new(&connection).await.map_err(&failed)?;
         let path = manager.get_unit_by_pid(pid).await.map_err(&failed)?;
-        let unit = UnitProxy::builder(&connection).path(path).cache_properties(CacheProperties::No);
-        let (id, job) = unit.build().await.map_err(&failed)?.job().await.map_err(&failed)?;
-        if id == 0 {
-            return Ok(None);
-        }
-        let job = JobProxy::builder(&connection).path(job).cache_properties(CacheProperties::No);
-        job.build().await.map_err(&failed)?.job_type().await.map(Some).map_err(&failed)
+        job_at(&connection, path).await.map_err(&failed)
     }
+}
+
+/// Asks PID 1 for its signals, which it does not send unasked. It counts connections, and refuses one that has asked before.
+pub(super) async fn subscribe(manager: &ManagerProxy<'_>) -> zbus::Result<()> {
+    match manager.subscribe().await {
+        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == ALREADY_SUBSCRIBED => Ok(()),
+        asked => asked,
+    }
+}
+
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
+
+/// The type of the job that a unit has, if it has one.
+async fn job_at(connection: &Connection, unit: OwnedObjectPath) -> zbus::Result<Option<String>> {
+    let unit = UnitProxy::builder(connection).path(unit).cache_properties(CacheProperties::No);
+    let (id, job) = unit.build().await?.job().await?;
+    if id == 0 {
+        return Ok(None);
+    }
+    let job = JobProxy::builder(connection).path(job).cache_properties(CacheProperties::No);
+    job.build().await?.job_type().await.map(Some)
 }
 
 /// A service whose properties are asked for anew each time: PID 1 joins changes that follow each other quickly.

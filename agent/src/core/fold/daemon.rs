@@ -85,11 +85,13 @@ impl World {
     fn daemon_ended(&mut self, fault: Fault, now: BootTime, draw: Draw<'_>) {
         let meant = self.track(Kind::StopDaemon).began.is_some();
         let steady = self.daemon.up_since.is_some_and(|since| now.since(since) >= STEADY);
+        let hands_off = fault.retry_after.filter(|_| !meant);
         self.daemon_gone();
         // systemd starts a unit again by itself, and says when it gives up.
         if meant || steady || self.configured.unit {
             self.daemon.crashes = 0;
             self.tracks.remove(&Kind::StartDaemon);
+            self.track_mut(Kind::StartDaemon).not_before = hands_off.map(|wait| now + wait);
         } else {
             self.crashed(fault, now, draw);
         }

@@ -12,10 +12,21 @@ const REMOVAL_BOUND: std::time::Duration = std::time::Duration::from_secs(1);
 impl World {
     pub(super) fn told(&mut self, event: HostEvent, now: BootTime) {
         match event {
+            HostEvent::Listening => self.listens(),
             HostEvent::GoesDown(going) => self.host.goes_down = going,
             HostEvent::Woke => self.resumed("the machine was woken", now),
             // tailscaled may just have been installed or unmasked: what was wrong with its unit has to be found out anew.
             HostEvent::UnitsChanged => self.forgive_unless_running(Kind::StartDaemon),
+        }
+    }
+
+    /// A watch that lasts never succeeds. What was missed meanwhile may be that tailscaled's unit was mended.
+    fn listens(&mut self) {
+        let watch = self.track_mut(Kind::WatchHost);
+        let again = watch.fault.take().is_some();
+        watch.attempts = 0;
+        if again {
+            self.forgive_unless_running(Kind::StartDaemon);
         }
     }
 

@@ -1,12 +1,14 @@
 //! Stories of a machine under systemd: tailscaled is a unit, and the machine tells and is named.
 
+use std::time::Duration;
+
 use super::outside::Weak;
 use super::{Event, Simulation, Verb};
 use crate::config::settings::Foreign;
-use crate::core::effect::Kind;
+use crate::core::effect::{Effect, Kind};
 use crate::core::fold::Ending;
 use crate::core::phase::Phase;
-use crate::core::reason::Code;
+use crate::core::reason::{Code, Fault};
 use crate::core::world::Configured;
 use crate::metadata::spec::Lifecycle;
 use crate::systemd::HostEvent;
@@ -128,6 +130,36 @@ fn a_unit_that_systemd_gave_up_on_is_started_ever_more_slowly_and_at_once_when_u
     simulation.fold(Event::Host(HostEvent::UnitsChanged));
     simulation.run_until(healed + 100);
     assert_eq!(simulation.count(Kind::StartDaemon, healed), 1);
+}
+
+#[test]
+fn a_bus_that_went_away_is_said_until_it_is_listened_to_again() {
+    let mut simulation = joined();
+    let gone = Fault::new(Code::DbusUnavailable, "the bus was restarted");
+    simulation.fold(Event::Ended(Effect::WatchHost, Err(gone)));
+    let notices =
+        |simulation: &Simulation| -> Vec<_> { simulation.decide().notices.iter().map(|notice| notice.code).collect() };
+    assert_eq!(notices(&simulation), [Code::DbusUnavailable]);
+    simulation.fold(Event::Host(HostEvent::Listening));
+    assert_eq!(notices(&simulation), []);
+}
+
+#[test]
+fn a_unit_that_somebody_stopped_is_started_again_after_a_while_or_when_units_change() {
+    for changed in [false, true] {
+        let mut simulation = joined();
+        let stopped = simulation.now_ms;
+        let fault =
+            Fault { retry_after: Some(Duration::from_secs(5)), ..Fault::new(Code::TailscaledStarting, "stopped") };
+        simulation.fold(Event::Ended(Effect::MindDaemon, Err(fault)));
+        simulation.run_until(stopped + 4_000);
+        assert_eq!(simulation.count(Kind::StartDaemon, stopped), 0);
+        if changed {
+            simulation.fold(Event::Host(HostEvent::UnitsChanged));
+        }
+        simulation.run_until(stopped + if changed { 4_100 } else { 5_100 });
+        assert_eq!(simulation.count(Kind::StartDaemon, stopped), 1);
+    }
 }
 
 #[test]

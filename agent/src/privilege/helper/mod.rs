@@ -2,6 +2,7 @@
 
 mod connection;
 pub mod hostnamed;
+pub mod journal;
 pub mod pid1;
 mod private_bus;
 mod server;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::hostnamed::{Hostnamed, StaticName};
-pub use self::pid1::{Pid1, Unit};
+pub use self::journal::Journal;
+pub use self::pid1::{Pid1, Pid1Edges, Unit};
 pub use self::server::serve;
 use super::fields::{AuthKey, Label, NodePreferences};
 use super::request::{Admission, Inspected, Request, UnitState};
@@ -32,6 +34,12 @@ pub const GATE: &str = "/run/devbox-agent-gate/closed";
 
 /// The system bus, by its fixed address: whoever set another in the environment is not the one to be trusted with the machine's name.
 pub const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+
+/// Where packages put units (systemd.unit(5)); an administrator's own are in /etc.
+pub const UNIT_FOLDERS: [&str; 3] = ["/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// What reads the journal.
+pub const JOURNALCTL: &str = "/usr/bin/journalctl";
 
 /// The file of the machine's static name (hostname(5)).
 pub const HOSTNAME_FILE: &str = "/etc/hostname";

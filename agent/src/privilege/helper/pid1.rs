@@ -9,6 +9,7 @@ use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
 
+use super::journal::{Journal, Run};
 use super::private_bus::{self, PID1};
 use crate::core::reason::{Code, Reasoned};
 use crate::privilege::request::{Admission, UnitState, UnitVerb};
@@ -72,27 +73,60 @@ impl Reasoned for UnitError {
 /// matter.
 #[derive(Clone, Debug)]
 pub struct Pid1 {
-    socket: PathBuf,
+    edges: Pid1Edges,
     unit: String,
 }
 
+/// Where PID 1 and what belongs to it are.
+#[derive(Clone, Debug)]
+pub struct Pid1Edges {
+    /// Its private socket.
+    pub socket: PathBuf,
+    /// Where packages put units.
+    pub packaged: Vec<PathBuf>,
+    /// The journal.
+    pub journal: Journal,
+}
+
 impl Pid1 {
-    /// `unit` of the PID 1 at `socket`; nothing is sent yet.
-    pub fn new(socket: impl Into<PathBuf>, unit: impl Into<String>) -> Self {
-        Self { socket: socket.into(), unit: unit.into() }
+    /// `unit` of a PID 1; nothing is sent yet.
+    pub fn new(edges: Pid1Edges, unit: impl Into<String>) -> Self {
+        Self { edges, unit: unit.into() }
     }
 
     async fn load(&self) -> zbus::Result<Loaded> {
-        Loaded::new(private_bus::connect(&self.socket).await?, &self.unit).await
+        Loaded::new(private_bus::connect(&self.edges.socket).await?, &self.unit).await
+    }
+
+    /// Why a masked unit cannot be started: Debian's packages mask theirs when they are removed, so that it is not the mask that is in the way.
+    fn masked(&self) -> UnitError {
+        let unit = self.unit.clone();
+        let packaged = self.edges.packaged.iter().any(|folder| folder.join(&unit).exists());
+        if packaged { UnitError::Masked { unit } } else { UnitError::Missing { unit } }
+    }
+
+    /// The state with the last words of a unit whose main process ended.
+    async fn told(&self, unit: &Loaded, state: UnitState) -> UnitState {
+        if state.active_state != "failed" && state.sub_state != "auto-restart" {
+            return state;
+        }
+        match unit.last_run().await {
+            Ok(Some(run)) => UnitState { last_words: self.edges.journal.last_words(&run).await, ..state },
+            Ok(None) => state,
+            Err(error) => {
+                tracing::warn!(%error, "failed to find out which run of the unit was the last");
+                state
+            }
+        }
     }
 
     /// What PID 1 says, with the two answers that have a remedy of their own told apart.
     fn failed(&self, verb: &'static str) -> impl Fn(zbus::Error) -> UnitError {
-        let unit = self.unit.clone();
+        let this = self.clone();
         move |source| {
-            let unit = unit.clone();
+            let unit = this.unit.clone();
             match error_name(&source) {
-                Some("org.freedesktop.systemd1.UnitMasked") => UnitError::Masked { unit },
+                Some("org.freedesktop.systemd1.UnitMasked") => this.masked(),
                 Some(NO_SUCH_UNIT) => UnitError::Missing { unit },
                 _ => UnitError::Pid1 { verb, unit, source },
             }
@@ -114,10 +148,9 @@ impl Unit for Pid1 {
     async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError> {
         let unit = self.load().await.map_err(self.failed("load"))?;
         let state = unit.state().await.map_err(self.failed("look at"))?;
-        let name = || self.unit.clone();
         match (admission, state.load_state.as_str()) {
-            (Admission::Admitted, "masked") => return Err(UnitError::Masked { unit: name() }),
-            (Admission::Admitted, "not-found") => return Err(UnitError::Missing { unit: name() }),
+            (Admission::Admitted, "masked") => return Err(self.masked()),
+            (Admission::Admitted, "not-found") => return Err(UnitError::Missing { unit: self.unit.clone() }),
             _ => {}
         }
         let wanted = match admission {
@@ -126,7 +159,11 @@ impl Unit for Pid1 {
                 state.active_state == "inactive" && unit.is_enabled().await.map_err(self.failed("look at"))?
             }
         };
-        if wanted { unit.bring_up(state).await.map_err(self.failed("start")) } else { Ok(state) }
+        if !wanted {
+            return Ok(state);
+        }
+        let state = unit.bring_up(state).await.map_err(self.failed("start"))?;
+        Ok(self.told(&unit, state).await)
     }
 
     async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError> {
@@ -174,7 +211,16 @@ impl Loaded {
             result: service.result().await?,
             exit_status: service.exec_main_status().await?,
             condition_result: unit.condition_result().await?,
+            last_words: String::new(),
         })
+    }
+
+    /// The last run of its main process, if there was one.
+    async fn last_run(&self) -> zbus::Result<Option<Run>> {
+        let (invocation, pid) =
+            (self.unit().await?.invocation_id().await?, self.service().await?.exec_main_pid().await?);
+        let invocation: String = invocation.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((pid != 0 && !invocation.is_empty()).then_some(Run { invocation, pid }))
     }
 
     async fn unit(&self) -> zbus::Result<UnitProxy<'_>> {

@@ -90,7 +90,7 @@ pub struct Ended {
 impl Ended {
     /// Whether its last lines speak of the TUN device.
     fn without_tun(&self) -> bool {
-        self.lines.iter().any(|line| line.contains("CreateTUN") || line.contains("/dev/net/tun"))
+        self.lines.iter().any(|line| tail::without_tun(line))
     }
 }
 

@@ -6,7 +6,7 @@ mod memory;
 mod notify_socket;
 mod orphan;
 mod running;
-mod tail;
+pub(crate) mod tail;
 
 use std::ffi::OsString;
 use std::io;

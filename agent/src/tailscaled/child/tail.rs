@@ -8,7 +8,7 @@ use crate::core::reason::printable;
 use crate::tailscaled::redact::redact;
 
 /// How many lines are kept: enough to hold what led to an end.
-const LINES_MAX: usize = 20;
+pub(crate) const LINES_MAX: usize = 20;
 
 /// How much of a line is kept, in characters.
 const LINE_MAX: usize = 300;
@@ -24,7 +24,7 @@ const PANICS: [&str; 2] = ["panic: ", "fatal error: "];
 
 /// The last lines of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     lines: VecDeque<String>,
     panic: Option<String>,
     partial: Vec<u8>,
@@ -83,7 +83,7 @@ fn without_time(line: &str) -> &str {
 }
 
 /// The lines as part of a sentence: the first of a panic, else as many of the last as there is room for.
-pub(super) fn told(lines: &[String]) -> String {
+pub(crate) fn told(lines: &[String]) -> String {
     let panic = lines.iter().find(|line| PANICS.iter().any(|start| line.starts_with(start)));
     if let Some(panic) = panic {
         return panic.clone();
@@ -97,6 +97,11 @@ pub(super) fn told(lines: &[String]) -> String {
         told = longer;
     }
     told
+}
+
+/// Whether words of tailscaled's speak of the TUN device that it has not.
+pub(crate) fn without_tun(words: &str) -> bool {
+    words.contains("CreateTUN") || words.contains("/dev/net/tun")
 }
 
 #[cfg(test)]

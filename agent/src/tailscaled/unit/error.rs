@@ -2,10 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::core::reason::{Code, Reasoned};
 use crate::privilege::request::UnitState;
 use crate::systemd::MainEnded;
+use crate::tailscaled::child::tail::without_tun;
+
+/// Who stops a unit is about to replace its program, to mask it, or to start it again; the agent's own start would cross that.
+const HANDS_OFF: Duration = Duration::from_secs(5);
 
 /// The exit status of a main process whose program could not be run (`EXIT_EXEC`, systemd.exec(5)).
 const EXIT_EXEC: i32 = 203;
@@ -26,7 +31,7 @@ pub enum UnitError {
         unit: String,
     },
     /// It was started, or left to start, and is not active.
-    #[error("failed to start {unit}: {}; see journalctl -u {unit}", in_words(state))]
+    #[error("failed to start {unit}: {}", in_words(unit, state))]
     NotActive {
         /// The unit.
         unit: String,
@@ -40,6 +45,12 @@ pub enum UnitError {
         unit: String,
         /// How.
         ended: MainEnded,
+    },
+    /// Somebody stopped it.
+    #[error("{unit} was stopped; it is started again in {} s", HANDS_OFF.as_secs())]
+    Stopped {
+        /// The unit.
+        unit: String,
     },
     /// The process behind the socket ended, and no bus says how.
     #[error("tailscaled no longer serves {}", socket.display())]
@@ -57,15 +68,16 @@ pub enum UnitError {
     },
 }
 
-fn in_words(state: &UnitState) -> String {
+fn in_words(unit: &str, state: &UnitState) -> String {
     if !state.condition_result {
-        return "a condition of its unit file does not hold".to_owned();
+        return format!("a condition of its unit file does not hold; see systemctl status {unit}");
     }
     if state.load_state != "loaded" {
         return format!("its unit file is {}", state.load_state);
     }
-    let UnitState { active_state, sub_state, result, exit_status, .. } = state;
-    format!("it is {active_state} ({sub_state}), with the result {result}, status {exit_status}")
+    let UnitState { active_state, sub_state, result, exit_status, last_words, .. } = state;
+    let how = format!("it is {active_state} ({sub_state}), with the result {result}, status {exit_status}");
+    if last_words.is_empty() { format!("{how}; see journalctl -u {unit}") } else { format!("{how}: {last_words}") }
 }
 
 impl Reasoned for UnitError {
@@ -74,11 +86,18 @@ impl Reasoned for UnitError {
             Self::Masked { .. } => Code::TailscaledMasked,
             Self::NotFound { .. } => Code::TailscaledMissing,
             Self::NotActive { state, .. } if state.exit_status == EXIT_EXEC => Code::TailscaledMissing,
+            Self::NotActive { state, .. } if without_tun(&state.last_words) => Code::NoTun,
             // systemd starts it again by itself until it gives up.
             Self::NotActive { state, .. } if state.active_state == "failed" => Code::TailscaledCrashloop,
-            Self::NotActive { .. } | Self::Ended { .. } | Self::Gone { .. } | Self::Watch { .. } => {
-                Code::TailscaledStarting
-            }
+            Self::NotActive { .. }
+            | Self::Ended { .. }
+            | Self::Stopped { .. }
+            | Self::Gone { .. }
+            | Self::Watch { .. } => Code::TailscaledStarting,
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Stopped { .. }).then_some(HANDS_OFF)
     }
 }

@@ -74,6 +74,7 @@ impl Supervisor for UnitSupervisor {
 
     async fn exited(&self) -> Fault {
         let ended = match self.units.main_ended(&self.unit).await {
+            Ok(ended) if ended.stopped => UnitError::Stopped { unit: self.unit.clone() },
             Ok(ended) => UnitError::Ended { unit: self.unit.clone(), ended },
             Err(error) => {
                 tracing::debug!("tailscaled is watched without the system bus: {}", chain(&error));
@@ -89,6 +90,8 @@ impl Supervisor for UnitSupervisor {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::core::reason::{Code, Reasoned};
 
@@ -100,6 +103,7 @@ mod tests {
             result: result.into(),
             exit_status: status,
             condition_result: true,
+            last_words: String::new(),
         }
     }
 
@@ -113,6 +117,22 @@ mod tests {
         assert_eq!(code(state("loaded", "failed", "exit-code", 1)), Code::TailscaledCrashloop);
         assert_eq!(code(state("loaded", "activating", "success", 0)), Code::TailscaledStarting);
         assert_eq!(code(state("loaded", "inactive", "success", 0)), Code::TailscaledStarting);
+    }
+
+    #[test]
+    fn the_last_words_of_a_unit_that_failed_are_told_and_tell_of_a_missing_tun_device() {
+        let failed = |words: &str| UnitState { last_words: words.into(), ..state("loaded", "failed", "exit-code", 1) };
+        let error = judge("tailscaled.service", failed("bad state")).expect_err("not active");
+        assert_eq!(error.code(), Code::TailscaledCrashloop);
+        assert!(error.to_string().ends_with("status 1: bad state"), "{error}");
+        let error = judge("tailscaled.service", failed("CreateTUN(\"tailscale0\") failed")).expect_err("not active");
+        assert_eq!(error.code(), Code::NoTun);
+    }
+
+    #[test]
+    fn a_unit_that_somebody_stopped_is_left_to_them_for_a_while() {
+        let fault = Fault::from(&UnitError::Stopped { unit: "tailscaled.service".into() });
+        assert_eq!((fault.code, fault.retry_after), (Code::TailscaledStarting, Some(Duration::from_secs(5))));
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Images {
     pub stock: PathBuf,
     /// The same with the agent's package.
     pub baked: PathBuf,
+    /// Tailscale's package, to install it by hand.
+    pub tailscale: PathBuf,
+    /// The agent's package, to install it by hand.
+    pub agent: PathBuf,
 }
 
 /// Why there is no image.
@@ -81,7 +85,8 @@ pub(super) fn ensure(workspace: &Workspace, progress: &Progress, agent: &Path) -
     let package = tailscale::package(workspace, &store)?;
     let stock = store.with_package("stock", &base, &package, "installing Tailscale in the image")?;
     let baked = store.with_package("baked", &stock, agent, "installing the agent in the image")?;
-    Ok(Images { stock, baked })
+    let agent = fs::canonicalize(agent).map_err(file_error(agent))?;
+    Ok(Images { stock, baked, tailscale: package, agent })
 }
 
 /// The folder of images.

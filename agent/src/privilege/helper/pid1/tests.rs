@@ -37,6 +37,8 @@ impl Played {
             "Result" => Variant::from("success"),
             "ExecMainStatus" => Variant::from(0_i32),
             "ConditionResult" => Variant::from(true),
+            "InvocationID" => Variant::from(vec![0x0a_u8, 0xf1]),
+            "ExecMainPID" => Variant::from(7_u32),
             other => panic!("asked for {other}"),
         }
     }
@@ -45,7 +47,7 @@ impl Played {
 struct Stage {
     pid1: Pid1,
     played: Arc<Mutex<Played>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Stage {
@@ -60,7 +62,14 @@ impl Stage {
                 tokio::spawn(play(renamed(stream), shared.clone()));
             }
         });
-        Self { pid1: Pid1::new(socket, UNIT), played, _directory: directory }
+        std::fs::write(directory.path().join(UNIT), "").expect("written");
+        let edges = Pid1Edges {
+            socket,
+            packaged: vec![directory.path().into()],
+            // What it is asked, it answers.
+            journal: Journal::new("echo"),
+        };
+        Self { pid1: Pid1::new(edges, UNIT), played, directory }
     }
 
     fn asked(&self) -> Vec<String> {
@@ -151,8 +160,10 @@ async fn an_admitted_unit_is_started_unless_it_runs() {
 
 #[tokio::test]
 async fn a_unit_that_fails_at_its_start_is_told_as_it_is() {
-    let (ended, _) = admitted(Played { after: "failed", ..unit("loaded", "inactive") }, Admission::Admitted).await;
-    assert_eq!(ended.as_deref(), Ok("failed"));
+    let stage = Stage::new(Played { after: "failed", ..unit("loaded", "inactive") });
+    let state = stage.pid1.admit(Admission::Admitted).await.expect("told");
+    assert_eq!(state.active_state, "failed");
+    assert!(state.last_words.contains("_SYSTEMD_INVOCATION_ID=0af1 _PID=7"), "{}", state.last_words);
 }
 
 #[tokio::test]
@@ -178,6 +189,14 @@ fn a_unit_that_is_masked_or_missing_is_not_started_and_has_its_word() {
             assert_eq!(admitted(unit(state, "inactive"), Admission::Admitted).await, (Err(code), vec![]));
         }
     });
+}
+
+#[tokio::test]
+async fn a_unit_that_is_masked_because_its_package_was_removed_is_missing() {
+    let stage = Stage::new(unit("masked", "inactive"));
+    std::fs::remove_file(stage.directory.path().join(UNIT)).expect("removed");
+    let refused = stage.pid1.admit(Admission::Admitted).await;
+    assert_eq!(refused.map_err(|error| error.code()), Err(Code::TailscaledMissing));
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +225,9 @@ async fn each_job_is_asked_for_and_waited_for() {
 
 #[tokio::test]
 async fn a_pid_1_that_is_not_there_is_said() {
-    let error = Pid1::new("/nonexistent/private", UNIT).admit(Admission::Admitted).await.expect_err("nobody");
+    let nowhere =
+        Pid1Edges { socket: "/nonexistent/private".into(), packaged: Vec::new(), journal: Journal::new("echo") };
+    let error = Pid1::new(nowhere, UNIT).admit(Admission::Admitted).await.expect_err("nobody");
     assert_eq!(error.code(), Code::TailscaledStarting);
     let told = crate::core::reason::chain(&error);
     assert!(told.starts_with("failed to load tailscaled.service: ") && told.contains("No such file"), "{told}");
