@@ -3,6 +3,7 @@
 mod commands;
 mod installed;
 mod instance;
+mod shell;
 
 use std::fs;
 use std::ops::Deref;

@@ -1,4 +1,10 @@
 //! Machines with an init of their own: the real systemd, and the agent as an image has it, from its package.
 
+mod credentials;
+mod disk;
 mod first;
+mod identity;
 mod machine;
+mod metadata;
+mod package;
+mod threats;

@@ -33,6 +33,8 @@ pub struct Images {
     pub stock: PathBuf,
     /// The same with the agent's package.
     pub baked: PathBuf,
+    /// The agent's package itself.
+    pub package: PathBuf,
 }
 
 /// Why there is no image.
@@ -81,7 +83,8 @@ pub(super) fn ensure(workspace: &Workspace, progress: &Progress, agent: &Path) -
     let package = tailscale::package(workspace, &store)?;
     let stock = store.with_package("stock", &base, &package, "installing Tailscale in the image")?;
     let baked = store.with_package("baked", &stock, agent, "installing the agent in the image")?;
-    Ok(Images { stock, baked })
+    let package = fs::canonicalize(agent).map_err(file_error(agent))?;
+    Ok(Images { stock, baked, package })
 }
 
 /// The folder of images.
