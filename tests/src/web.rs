@@ -1,5 +1,6 @@
 //! Web servers and clients within machines: what people and jobs use the tailnet for.
 
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use axum::extract::ConnectInfo;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::machine::{Machine, Visit};
+use crate::machine::{Booted, Machine, Visit};
 
 /// How long one request may take: what is sent while a tunnel is being made anew is lost, and asking again is quicker than waiting for TCP to.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A web server in a machine; dropping it ends it.
 #[derive(Debug)]
 pub struct Site {
-    _server: Visit<std::io::Result<()>>,
+    _server: Visit<io::Result<()>>,
 }
 
 impl Site {
@@ -28,26 +29,40 @@ impl Site {
     /// # Errors
     /// When the port is taken.
     pub async fn open(machine: &Machine, port: u16, text: &str) -> Result<Self> {
-        let text = text.to_owned();
-        let (tell, told) = oneshot::channel();
-        let server = machine.visit(move || async move {
-            let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    // Whoever opened the site has gone if this cannot be told.
-                    drop(tell.send(Err(error)));
-                    return Ok(());
-                }
-            };
-            drop(tell.send(Ok(())));
-            let page = move |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { greeting(peer, &text) };
-            axum::serve(listener, Router::new().fallback(page).into_make_service_with_connect_info::<SocketAddr>())
-                .await
-        })?;
-        let listening = told.await.context("failed to open a site: its thread has ended")?;
-        listening.with_context(|| format!("failed to listen on port {port} of {}", machine.name()))?;
+        let (text, (tell, told)) = (text.to_owned(), oneshot::channel());
+        let server = machine.visit(move || serve(port, text, tell))?;
+        Self::opened(server, told).await.with_context(|| format!("failed to open a site on {}", machine.name()))
+    }
+
+    /// The same in a machine that boots.
+    ///
+    /// # Errors
+    /// When the port is taken, or the machine is off.
+    pub async fn open_in(machine: &Booted, port: u16, text: &str) -> Result<Self> {
+        let (text, (tell, told)) = (text.to_owned(), oneshot::channel());
+        let server = machine.visit(move || serve(port, text, tell))?;
+        Self::opened(server, told).await.with_context(|| format!("failed to open a site on {}", machine.name()))
+    }
+
+    async fn opened(server: Visit<io::Result<()>>, told: oneshot::Receiver<io::Result<()>>) -> Result<Self> {
+        told.await.context("its thread has ended")??;
         Ok(Self { _server: server })
     }
+}
+
+/// Serves the page, and tells whether it listens.
+async fn serve(port: u16, text: String, tell: oneshot::Sender<io::Result<()>>) -> io::Result<()> {
+    let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            // Whoever opened the site has gone if this cannot be told.
+            drop(tell.send(Err(error)));
+            return Ok(());
+        }
+    };
+    drop(tell.send(Ok(())));
+    let page = move |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { greeting(peer, &text) };
+    axum::serve(listener, Router::new().fallback(page).into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 fn greeting(peer: SocketAddr, text: &str) -> String {

@@ -27,8 +27,8 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the agent until it has asked for nothing for a while; the socket starts it again.
 pub async fn run(settings: &Settings, output: &mut Output<'_>) -> ExitCode {
-    // What it logs does not change while it runs: it ends when idle.
-    let _ = logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref());
+    // The level stays: this process ends long before anybody changes it.
+    let _set_log_level = logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref());
     let result = match serve_agent(settings).await {
         Ok(()) => Ok(ExitCode::Fine),
         Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),

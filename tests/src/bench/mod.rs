@@ -3,6 +3,7 @@
 //! Series that are compared are interleaved in one run, so that whatever else the machine does meets all of them alike. A ratio says
 //! more than the absolute times of one machine do.
 
+mod boot;
 mod idle;
 mod join;
 mod observer;
@@ -37,10 +38,12 @@ pub enum Bench {
     Idle,
     /// The agent's memory after minutes of churn
     Soak,
+    /// A whole boot, beside `tailscaled.service` and `tailscale up`; needs root
+    Boot,
 }
 
 impl Bench {
-    /// All, the quick ones first.
+    /// All that any user can measure, the quick ones first.
     pub const ALL: [Self; 6] = [Self::Join, Self::JoinFar, Self::Status, Self::Sizes, Self::Soak, Self::Idle];
 }
 
@@ -69,6 +72,7 @@ pub async fn run(lab: Lab, workspace: &Workspace, options: &Options) -> Result<(
             Bench::Status => status::measure(&scene, options.runs).await?,
             Bench::Sizes => sizes::measure(&scene, options.runs).await?,
             Bench::Idle => idle::measure(&scene, options.time.unwrap_or(idle::TIME)).await?,
+            Bench::Boot => boot::measure(&scene, options.runs).await?,
             Bench::Soak => soak::measure(&scene, options.time.unwrap_or(soak::TIME)).await?,
         };
         println!("{}", sheet.save(&workspace.root().join("tests/bench"))?);

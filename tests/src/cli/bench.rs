@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use devbox_lab::bench::{self, Bench as Name, Options};
 use devbox_lab::machine::{Lab, inside};
+use devbox_lab::package;
 use devbox_lab::tools::{Layout, Profile, Program, Progress, Workspace, prepare};
 
 /// Measure the agent as it is shipped, beside its peers on the same parts, and write tests/bench/NAME.json
@@ -28,8 +29,9 @@ impl Bench {
         let names = if self.names.is_empty() { Name::ALL.to_vec() } else { self.names };
         let minutes = self.minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
         let options = Options { names, runs: usize::from(self.runs), time: minutes };
+        let boots = options.names.contains(&Name::Boot);
         inside(
-            layout,
+            || layout(boots),
             |_, _| Ok(()),
             |lab: Lab| async move {
                 bench::run(lab, &Workspace::find(), &options).await?;
@@ -39,8 +41,10 @@ impl Bench {
     }
 }
 
-fn layout() -> anyhow::Result<Layout> {
-    let workspace = Workspace::find();
-    let agent = prepare(&workspace, &Progress::new(), &Program::ALL, Profile::Release)?;
-    workspace.layout(agent, "bench").context("failed to find the lab's own program")
+fn layout(boots: bool) -> anyhow::Result<Layout> {
+    let (workspace, progress) = (Workspace::find(), Progress::new());
+    let agent = prepare(&workspace, &progress, &Program::ALL, Profile::Release)?;
+    let layout = workspace.layout(agent, "bench").context("failed to find the lab's own program")?;
+    let images = boots.then(|| package::images(&workspace, &progress, None)).transpose()?;
+    Ok(Layout { images, ..layout })
 }

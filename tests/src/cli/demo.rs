@@ -1,13 +1,16 @@
 //! `cargo lab demo`.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use devbox_lab::demo;
 use devbox_lab::machine::{inside, sandbox};
+use devbox_lab::package;
 use devbox_lab::staging::{self, NOBODY, Staging};
 use devbox_lab::tools::{Layout, LayoutError, Profile, Program, Progress, Workspace, prepare};
+use nix::unistd::geteuid;
 
 /// The folder of the logs, under that of the lab's.
 const LOGS: &str = "demo";
@@ -18,6 +21,12 @@ pub struct Demo {
     /// From copies of the built programs, as another user [default: nobody]; needs root
     #[arg(long, value_name = "UID", num_args = 0..=1, default_missing_value = NOBODY, require_equals = true)]
     as_user: Option<u32>,
+    /// The devbox's part on a machine that boots, with the agent's package in it, and when what happened since PID 1; needs root
+    #[arg(long, conflicts_with = "as_user")]
+    booted: bool,
+    /// Boot with this package of the agent instead of building one
+    #[arg(long, value_name = "FILE.deb", requires = "booted")]
+    package: Option<PathBuf>,
 }
 
 impl Demo {
@@ -28,6 +37,7 @@ impl Demo {
                 staging::check_may_become(uid)?;
                 Staging::new(&built()?, uid)?.run(&[OsStr::new("demo")])
             }
+            _ if self.booted => inside(|| with_images(self.package), |_, _| Ok(()), demo::booted::play),
             _ => inside(layout, |_, _| Ok(()), demo::play),
         }
     }
@@ -42,6 +52,13 @@ fn layout() -> anyhow::Result<Layout> {
     layout.logs.push(LOGS);
     layout.clear_logs().with_context(|| format!("failed to prepare {}", layout.logs.display()))?;
     Ok(layout)
+}
+
+fn with_images(package: Option<PathBuf>) -> anyhow::Result<Layout> {
+    ensure!(geteuid().is_root(), "failed to boot machines: --booted needs root");
+    let layout = layout()?;
+    let images = package::images(&Workspace::find(), &Progress::new(), package)?;
+    Ok(Layout { images: Some(images), ..layout })
 }
 
 fn built() -> anyhow::Result<Layout> {

@@ -2,6 +2,7 @@
 //!
 //! An act that ends well has seen what it says; the first that does not ends the play.
 
+pub mod booted;
 mod cast;
 mod change;
 mod join;

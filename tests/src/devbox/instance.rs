@@ -51,7 +51,7 @@ impl From<&Node> for Identity {
 
 impl<'a> Instance<'a> {
     /// Tells the platform of the machine `name` at an address, which it wants in the tailnet under that name with one tag.
-    pub(super) fn announce(scene: &'a Scene, name: &str, address: Ipv4Addr, kind: &str, tag: &str) -> Self {
+    pub(crate) fn announce(scene: &'a Scene, name: &str, address: Ipv4Addr, kind: &str, tag: &str) -> Self {
         scene.platform.add_credential(CLIENT, WORKSPACE, &TAGS);
         let (id, address) = (format!("i-{name}"), IpAddr::V4(address));
         let spec = InstanceSpec::new(&id, kind, WORKSPACE, address).named(name);

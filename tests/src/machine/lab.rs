@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::cgroup::Branch;
 use super::container::Booted;
 use super::namespace::{Link, Machine, MachineError};
 use super::sandbox;
@@ -71,7 +72,7 @@ impl Lab {
 
 /// Runs a verb of the lab inside a sandbox. Outside, `prepare` builds what is needed and says where it is, then this same command
 /// line is started again in a sandbox, and its exit code passed on; inside, `work` runs. `announce` hears the process that
-/// leads into the sandbox ([`enter_running`](super::enter_running)).
+/// leads into the sandbox ([`enter_running`](super::enter_running)). With images in the layout, machines can boot in the sandbox.
 pub fn inside<F>(
     prepare: impl FnOnce() -> anyhow::Result<Layout>,
     announce: impl FnOnce(u32, &Layout) -> anyhow::Result<()>,
@@ -86,7 +87,14 @@ where
     }
     let layout = prepare()?;
     let (variable, text) = layout.to_environment()?;
-    let mut command = sandbox::command(&layout.lab, &layout.lab);
+    // Dropped last, when the sandbox has ended.
+    let branch = layout.images.as_ref().map(|_| Branch::for_sandbox(0)).transpose();
+    let branch =
+        branch.context("failed to make a control group: booted machines need root, and control groups of version 2")?;
+    let mut command = match &branch {
+        Some(branch) => sandbox::command_that_boots(&layout.lab, branch.path(), &layout.lab),
+        None => sandbox::command(&layout.lab, &layout.lab),
+    };
     command.args(env::args_os().skip(1)).env(variable, text);
     let mut child = command.spawn().context("failed to start a sandbox")?;
     announce(child.id(), &layout)?;

@@ -42,22 +42,23 @@ fn compress(page: &[u8], file: &Path) -> io::Result<()> {
 
 /// The pages of a command and of the verbs below it, but for hidden ones.
 fn collect(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
-    pages.push((format!("{name}.1"), verb(command.clone())?));
+    pages.push((format!("{name}.1"), verb(command.clone(), name)?));
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         collect(below, &format!("{name}-{}", below.get_name()), pages)?;
     }
     Ok(())
 }
 
-fn verb(command: Command) -> io::Result<Vec<u8>> {
+fn verb(command: Command, name: &str) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    Man::new(command).manual(MANUAL).render(&mut page)?;
+    Man::new(command).source(source()).manual(MANUAL).render(&mut page)?;
     let mut end = Roff::new();
     end.control("SH", ["EXIT STATUS"]);
     for code in ExitCode::ALL {
         item(&mut end, vec![bold(code.number().to_string())], code.meaning());
     }
-    also(&mut end, &[(NAME, 1), (CONFIGURATION, 5)]);
+    let others: &[_] = if name == NAME { &[(CONFIGURATION, 5)] } else { &[(NAME, 1), (CONFIGURATION, 5)] };
+    also(&mut end, others);
     write!(page, "{}", end.to_roff())?;
     Ok(page)
 }
@@ -65,8 +66,7 @@ fn verb(command: Command) -> io::Result<Vec<u8>> {
 fn configuration() -> io::Result<Vec<u8>> {
     let inputs = Inputs::merge([]);
     let mut page = Roff::new();
-    let version = format!("{NAME} {}", env!("CARGO_PKG_VERSION"));
-    page.control("TH", [CONFIGURATION, "5", "", version.as_str(), MANUAL]);
+    page.control("TH", [CONFIGURATION, "5", "", source().as_str(), MANUAL]);
     page.control("SH", ["NAME"]);
     page.text([roman(format!("{CONFIGURATION} - configuration of {NAME}"))]);
     page.control("SH", ["SYNOPSIS"]);
@@ -90,6 +90,11 @@ fn configuration() -> io::Result<Vec<u8>> {
     }
     also(&mut page, &[(NAME, 1), ("devbox-agent-config", 1)]);
     Ok(page.to_roff().into_bytes())
+}
+
+/// What every page says it comes from.
+fn source() -> String {
+    format!("{NAME} {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// What stands behind a key's name: its default, or that it has none.

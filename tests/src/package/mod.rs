@@ -1,9 +1,9 @@
 //! The Debian package: the binary for old systems, its manual, its completions, and what holds all of it to account.
 
+mod builders;
 mod completions;
 mod manual;
 mod symbols;
-mod tools;
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::tools::{Cargo, Progress, Workspace};
+use crate::tools::{self, Cargo, Images, Progress, Workspace};
 use symbols::Needs;
 
 /// The oldest glibc that the binary runs with: that of Debian 11 and Ubuntu 20.04. The package's `Depends` says the same.
@@ -66,7 +66,7 @@ pub struct Package {
 /// # Errors
 /// When something cannot be built, or the binary is too large or asks for a newer glibc.
 pub fn build(workspace: &Workspace, progress: &Progress, architecture: Architecture) -> anyhow::Result<Package> {
-    let tools = tools::ensure(workspace, progress).context("failed to prepare the tools that build packages")?;
+    let tools = builders::ensure(workspace, progress).context("failed to prepare the tools that build packages")?;
     let cargo = Cargo::new(workspace, progress).with_environment(tools.environment()?);
     let binary = binary(&cargo, architecture)?;
     let (glibc, size) = judge(&binary).with_context(|| format!("failed to accept {}", binary.display()))?;
@@ -75,6 +75,15 @@ pub fn build(workspace: &Workspace, progress: &Progress, architecture: Architect
     write_documents(&beside.join("package")).context("failed to write the manual and the completions")?;
     let file = pack(workspace, &cargo, architecture)?;
     Ok(Package { file, glibc, size })
+}
+
+/// Makes what machines boot from, with `package` installed, or with one that is built. Needs root.
+///
+/// # Errors
+/// When something cannot be built or installed.
+pub fn images(workspace: &Workspace, progress: &Progress, package: Option<PathBuf>) -> anyhow::Result<Images> {
+    let file = package.map_or_else(|| build(workspace, progress, Architecture::OWN).map(|built| built.file), Ok)?;
+    tools::prepare_images(workspace, progress, &file).context("failed to make the images of machines that boot")
 }
 
 fn binary(cargo: &Cargo<'_>, architecture: Architecture) -> anyhow::Result<PathBuf> {

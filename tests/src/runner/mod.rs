@@ -18,7 +18,7 @@ use nix::unistd::geteuid;
 
 pub use staged::{RUN_PLAN, run_plan};
 
-use crate::package::{self, Architecture};
+use crate::package;
 use crate::staging;
 use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
 use stories::Plan;
@@ -97,11 +97,7 @@ fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, 
         return Ok(());
     }
     if options.as_user.is_none() && geteuid().is_root() {
-        let agent = match &options.package {
-            Some(file) => file.clone(),
-            None => package::build(workspace, progress, Architecture::OWN)?.file,
-        };
-        plan.layout.images = Some(tools::prepare_images(workspace, progress, &agent)?);
+        plan.layout.images = Some(package::images(workspace, progress, options.package.clone())?);
         return Ok(());
     }
     for suite in suites {

@@ -39,8 +39,16 @@ impl Caller {
 
     /// The one line that a request leaves in the log.
     fn audit(self, verb: &str, outcome: &str, took: Duration) {
-        let pid = self.pid.unwrap_or_default();
-        tracing::info!(verb, uid = self.uid, pid, outcome, ms = took.as_millis() as u64, "served a request");
+        let Self { uid, pid } = self;
+        let (pid, took_ms) = (pid.unwrap_or_default(), took.as_millis() as u64);
+        tracing::info!(
+            verb,
+            caller_uid = uid,
+            caller_pid = pid,
+            outcome,
+            took_ms,
+            "request {verb} of process {pid}, uid {uid}: {outcome} after {took_ms} ms"
+        );
     }
 }
 
