@@ -4,6 +4,7 @@ mod commands;
 mod hands;
 mod installed;
 mod instance;
+mod shell;
 
 use std::fs;
 use std::ops::Deref;

@@ -16,6 +16,7 @@ const SERVICE: &str = "tests/suites/process/service.rs";
 const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
 const BOOT_BUS: &str = "tests/suites/boot/bus.rs";
 const BOOT_UNIT: &str = "tests/suites/boot/unit.rs";
+const CREDENTIALS: &str = "tests/suites/boot/credentials.rs";
 const HELPER_REFUSALS: &str = "agent/src/privilege/helper/tests/refusals.rs";
 
 /// The code as status spells it, the file, and the function in it.
@@ -30,6 +31,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("metadata_version", METADATA, "a_hostile_value_is_named_and_what_was_valid_stays_in_force"),
     ("metadata_value", METADATA, "a_hostile_value_is_named_and_what_was_valid_stays_in_force"),
     ("metadata_denied", METADATA, "a_redirect_leads_nowhere_and_a_refusal_waits_for_a_person"),
+    ("metadata_secret", CREDENTIALS, "a_metadata_endpoint_over_tls_is_shown_a_credential"),
     ("not_provisioned", METADATA, "answers_that_are_no_metadata_are_refused_and_named"),
     ("token_pending", JOIN, "a_token_that_takes_its_time_is_waited_for"),
     ("token_unavailable", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),

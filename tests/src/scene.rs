@@ -71,7 +71,18 @@ impl Scene {
     /// # Errors
     /// When the machine cannot be made.
     pub fn baked(&self, name: &str) -> Result<Booted> {
-        let machine = self.lab.baked(name)?;
+        self.configured(self.lab.baked(name)?)
+    }
+
+    /// The same without the agent, but with its configuration.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn bare(&self, name: &str) -> Result<Booted> {
+        self.configured(self.lab.booted(name)?)
+    }
+
+    fn configured(&self, machine: Booted) -> Result<Booted> {
         machine.trust(&self.ca()?)?;
         machine.write("/etc/devbox-agent/config.d/10-platform.toml", self.platform_configuration())?;
         Ok(machine)

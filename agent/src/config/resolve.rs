@@ -4,7 +4,7 @@ use super::inputs::Inputs;
 use super::keys::Key;
 use super::problem::{Origin, Problem};
 use super::settings::{
-    AfterLogout, DaemonSettings, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
+    AfterLogout, DaemonSettings, Endpoint, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
     ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
 };
 use super::values::{self, Checked};
@@ -77,17 +77,33 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let may_set = checker.value(Key::MetadataMaySet, values::spec_fields);
     // Also what the chosen provider does not use is checked: it would be wrong on the day it is used.
     let endpoint = checker.value(Key::MetadataEndpoint, values::endpoint);
+    let bearer = checker.value(Key::MetadataBearer, values::secret_file);
     let token = checker.value(Key::MetadataToken, values::token);
     let command = checker.value(Key::MetadataCommand, values::command);
     let instance = checker.value(Key::MetadataInstance, values::instance);
     let provider = match provider? {
-        Provider::Devbox => ProviderSettings::Devbox { endpoint: endpoint? },
+        Provider::Devbox => {
+            let endpoint = endpoint?;
+            check_bearer(checker, &endpoint);
+            ProviderSettings::Devbox { endpoint, bearer }
+        }
         Provider::File => {
             check_file_provider(checker);
             ProviderSettings::File { token: token.or(command)?, instance }
         }
     };
     Some(MetadataSettings { provider, may_set: may_set? })
+}
+
+/// A secret that everybody on the way can read is none.
+fn check_bearer(checker: &mut Checker<'_>, endpoint: &Endpoint) {
+    let plain = matches!(endpoint, Endpoint::Url(url) if url.scheme() != "https");
+    if plain && checker.is_set(Key::MetadataBearer) {
+        let set = checker.inputs.origin(Key::MetadataEndpoint);
+        let conflict =
+            format!("metadata.endpoint ({set}) is plain http, which would show the secret; use https or unix:");
+        checker.conflict(Key::MetadataBearer, conflict);
+    }
 }
 
 /// What only configuration can say when there is no metadata document.

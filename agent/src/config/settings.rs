@@ -44,6 +44,8 @@ pub enum ProviderSettings {
     Devbox {
         /// The endpoint.
         endpoint: Endpoint,
+        /// What is shown to it; never over plain `http`.
+        bearer: Option<SecretFile>,
     },
     /// A token that something else keeps fresh; the spec comes from configuration.
     File {
@@ -63,11 +65,20 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
+/// Where a secret is that configuration only names; read anew each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFile {
+    /// `/path`.
+    Path(PathBuf),
+    /// `credential:NAME`: what systemd passed to the agent's unit under this name.
+    Credential(String),
+}
+
 /// Where the `file` provider's token is; read anew each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
-    /// `token = "/path"`.
-    File(PathBuf),
+    /// `token = "/path"` or `token = "credential:NAME"`.
+    File(SecretFile),
     /// `token = "env:NAME"`.
     Environment(String),
     /// `command = [argv]`: prints a JWT for the audience in its last argument.

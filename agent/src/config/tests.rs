@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::keys::{Key, Preset};
-use super::settings::{Endpoint, Foreign, ProviderSettings, SpecField, SupervisorKind, TokenSource};
+use super::settings::{Endpoint, Foreign, ProviderSettings, SecretFile, SpecField, SupervisorKind, TokenSource};
 use super::{Inputs, Loaded, Settings, Sources, fragment, load, resolve, show};
 use crate::files::write_atomic;
 
@@ -60,7 +60,7 @@ impl Machine {
 fn a_machine_without_configuration_has_the_documented_defaults() {
     let settings = Machine::new().settings();
     let endpoint = Endpoint::Url("http://169.254.169.254".parse().unwrap());
-    assert_eq!(settings.metadata.provider, ProviderSettings::Devbox { endpoint });
+    assert_eq!(settings.metadata.provider, ProviderSettings::Devbox { endpoint, bearer: None });
     assert!(!settings.metadata.may_set.contains(&SpecField::Ssh) && settings.metadata.may_set.len() == 6);
     assert_eq!(settings.tailnet.control_url.as_str(), "https://controlplane.tailscale.com/");
     assert_eq!(settings.tailnet.api_url.as_str(), "https://api.tailscale.com/");
@@ -241,6 +241,26 @@ fn the_file_provider_takes_what_no_document_tells_it_from_configuration() {
     let token = TokenSource::Environment("ID_TOKEN".into());
     let provider = ProviderSettings::File { token, instance: Some("i-1".into()) };
     assert_eq!(machine.load(&rest).settings.metadata.provider, provider);
+}
+
+#[test]
+fn a_bearer_secret_never_goes_over_plain_http() {
+    let machine = Machine::new().with("etc/a.toml", "[metadata]\nbearer = \"credential:devbox-agent.metadata\"\n");
+    for (endpoint, set) in [(None, "default"), (Some("metadata.endpoint=http://10.0.0.1"), "command line")] {
+        assert_eq!(
+            machine.problems(endpoint.as_slice()),
+            [format!(
+                "etc/a.toml:2: metadata.bearer: metadata.endpoint ({set}) is plain http, which would show the secret; use https or unix:"
+            )]
+        );
+    }
+    for endpoint in ["https://metadata.example.com", "unix:/run/metadata.sock"] {
+        let settings = machine.load(&[&format!("metadata.endpoint={endpoint}")]).settings;
+        let ProviderSettings::Devbox { bearer, .. } = settings.metadata.provider else {
+            panic!("the default provider")
+        };
+        assert_eq!(bearer, Some(SecretFile::Credential("devbox-agent.metadata".into())));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use toml::Value;
 use tracing_subscriber::filter::Targets;
 
 use super::fragment::with_article;
-use super::settings::{Endpoint, SpecField, TokenSource};
+use super::settings::{Endpoint, SecretFile, SpecField, TokenSource};
 use crate::core::reason::printable;
 
 /// A typed value, or what is wrong with it.
@@ -30,6 +30,9 @@ const LABEL_MAX: usize = 63;
 
 /// `UNIT_NAME_MAX` of systemd is 256, one of them for the NUL.
 const UNIT_NAME_MAX: usize = 255;
+
+/// `NAME_MAX` of Linux: a credential's name is that of a file (`CREDENTIALS` in systemd.exec(5)).
+const CREDENTIAL_NAME_MAX: usize = 255;
 
 /// The most tags that a spec may have.
 const TAGS_MAX: usize = 16;
@@ -187,14 +190,29 @@ pub fn command(value: &Value) -> Checked<TokenSource> {
     Ok(TokenSource::Command(argv))
 }
 
-/// A path or `env:NAME`. Somebody may have put the token itself here, so the value is not repeated.
+/// A path, `credential:NAME` or `env:NAME`. Somebody may have put the token itself here, so the value is not repeated.
 pub fn token(value: &Value) -> Checked<TokenSource> {
-    let written = text(value)?;
-    match written.strip_prefix("env:") {
+    match text(value)?.strip_prefix("env:") {
         Some(name) if is_variable(name) => Ok(TokenSource::Environment(name.to_owned())),
         Some(_) => Err("the part after env: is not the name of a variable".into()),
-        None => absolute(written).map(TokenSource::File).map_err(|_| "it is neither".into()),
+        None => secret_file(value).map(TokenSource::File),
     }
+}
+
+/// A path or `credential:NAME`. Somebody may have put the secret itself here, so the value is not repeated.
+pub fn secret_file(value: &Value) -> Checked<SecretFile> {
+    let written = text(value)?;
+    match written.strip_prefix("credential:") {
+        Some(name) if is_credential(name) => Ok(SecretFile::Credential(name.to_owned())),
+        Some(_) => Err("the part after credential: is not the name of one".into()),
+        None => absolute(written).map(SecretFile::Path).map_err(|_| "it is none of these".into()),
+    }
+}
+
+/// What can neither leave the directory of credentials nor is refused by systemd, which allows no colon.
+fn is_credential(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=CREDENTIAL_NAME_MAX).contains(&name.len()) && name.chars().all(plain) && !matches!(name, "." | "..")
 }
 
 /// POSIX, Base Definitions §8.1, with lower case as well.
@@ -349,11 +367,21 @@ mod tests {
 
     #[test]
     fn a_token_in_place_of_its_path_is_refused_and_not_repeated() {
-        accepted(token, &["/run/token", "env:ID_TOKEN", "env:_x"]);
-        for jwt in ["eyJhbGciOi.e30.c2ln", "env:eyJhbGciOi.e30.c2ln"] {
+        accepted(token, &["/run/token", "env:ID_TOKEN", "env:_x", "credential:devbox-agent.token"]);
+        for jwt in ["eyJhbGciOi.e30.c2ln", "env:eyJhbGciOi.e30.c2ln", "credential:eyJhbGciOi/e30"] {
             let found = token(&Value::from(jwt)).err().unwrap();
             assert!(!found.contains("eyJ"), "{found}");
         }
+    }
+
+    #[test]
+    fn a_credential_is_a_file_name_and_a_variable_is_no_place_for_a_bearer_secret() {
+        let credential = |name: &str| Ok(SecretFile::Credential(name.to_owned()));
+        assert_eq!(secret_file(&Value::from("credential:devbox-agent.metadata")), credential("devbox-agent.metadata"));
+        for name in ["", ".", "..", "a/b", "../shadow", "a b", "a:b", &"x".repeat(256)] {
+            refused(secret_file, &[(&format!("credential:{name}"), "not the name of one")]);
+        }
+        refused(secret_file, &[("env:SECRET", "none of these"), ("secret", "none of these")]);
     }
 
     #[test]

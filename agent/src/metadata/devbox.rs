@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::ETAG;
 use serde::Deserialize;
 
-pub use self::channel::{Call, Channel, ChannelError, Deadlines};
+pub use self::channel::{Bearer, Call, Channel, ChannelError, Deadlines};
 use super::{Metadata, Read, Rules, parse, resolve};
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::http::Answer;

@@ -1,19 +1,17 @@
 //! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, or what a
 //! command prints. The spec comes from configuration.
 
-use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
 use super::command::{self, CommandError};
 use super::document::{Document, Node, REPORT_INTERVAL, Section};
+use super::secret_file::{self, Environment, SecretFileError};
 use super::{Instance, Metadata, Read, Rules, Spec, resolve, value};
 use crate::config::settings::TokenSource;
 use crate::core::reason::{Code, Fault, Reasoned};
@@ -21,12 +19,6 @@ use crate::secret::Secret;
 
 /// How long a token command may take.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The largest token file, in bytes.
-const TOKEN_MAX: usize = 64 * 1024;
-
-/// Looks up a variable of the environment, which is an edge like any other.
-pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
 /// What the provider is made of.
 #[derive(Clone)]
@@ -71,26 +63,21 @@ impl File {
     }
 
     async fn fetch(&self, audience: &str) -> Result<Secret<String>, FileError> {
-        let token = match &self.settings.token {
-            TokenSource::File(path) => from_file(path).await?,
-            TokenSource::Environment(name) => self.variable(name)?,
-            TokenSource::Command(argv) => command::output(argv, audience, self.settings.deadline).await?,
+        let (token, source) = match &self.settings.token {
+            TokenSource::File(place) => return Ok(secret_file::read(place, &self.settings.environment).await?),
+            TokenSource::Environment(name) => (self.variable(name)?, format!("the variable {name}")),
+            TokenSource::Command(argv) => (
+                command::output(argv, audience, self.settings.deadline).await?,
+                argv.first().cloned().unwrap_or_default(),
+            ),
         };
-        if token.expose().is_empty() { Err(FileError::Empty { source_name: self.source_name() }) } else { Ok(token) }
+        if token.expose().is_empty() { Err(FileError::Empty { source_name: source }) } else { Ok(token) }
     }
 
     fn variable(&self, name: &str) -> Result<Secret<String>, FileError> {
         let unset = || FileError::Unset { name: name.to_owned() };
         let value = (self.settings.environment)(name).and_then(|value| value.into_string().ok()).ok_or_else(unset)?;
         Ok(Secret::new(Zeroizing::new(value).trim().to_owned()))
-    }
-
-    fn source_name(&self) -> String {
-        match &self.settings.token {
-            TokenSource::File(path) => path.display().to_string(),
-            TokenSource::Environment(name) => format!("the variable {name}"),
-            TokenSource::Command(argv) => argv.first().cloned().unwrap_or_default(),
-        }
     }
 }
 
@@ -139,18 +126,6 @@ async fn machine_id(path: &Path) -> Result<String, FileError> {
     Ok(id.to_owned())
 }
 
-async fn from_file(path: &Path) -> Result<Secret<String>, FileError> {
-    let failed = |source| FileError::Read { path: path.into(), source };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_MAX + 1));
-    file.take(TOKEN_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(failed)?;
-    if bytes.len() > TOKEN_MAX {
-        return Err(failed(io::Error::other(format!("expected at most {TOKEN_MAX} bytes"))));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|error| failed(io::Error::other(error)))?;
-    Ok(Secret::new(text.trim().to_owned()))
-}
-
 /// What the machine does not give.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -163,15 +138,9 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
-    /// The token file cannot be read.
-    #[error("failed to read the token from {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// The token's file cannot be read.
+    #[error("failed to read the token")]
+    Secret(#[from] SecretFileError),
     /// The variable is not there, or is no text.
     #[error("failed to read the token: the variable {name} is not set to text")]
     Unset {
@@ -184,7 +153,7 @@ pub enum FileError {
     /// There is a source, with nothing in it.
     #[error("failed to read the token: {source_name} gives an empty one")]
     Empty {
-        /// The file, variable or program.
+        /// The variable or program.
         source_name: String,
     },
 }

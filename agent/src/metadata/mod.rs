@@ -7,6 +7,7 @@ pub mod file;
 pub mod hostname;
 pub mod parse;
 pub mod resolve;
+pub mod secret_file;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;

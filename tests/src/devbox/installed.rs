@@ -63,6 +63,16 @@ impl<'a> Installed<'a> {
         Ok(devbox)
     }
 
+    /// Makes a devbox on which nobody has installed the agent yet, only its configuration; switched off.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn bare(scene: &'a Scene, name: &str) -> Result<Self> {
+        let machine = scene.bare(name)?;
+        let instance = Instance::announce(scene, name, machine.address(), "devbox", "tag:devbox");
+        Ok(Self { instance, machine })
+    }
+
     fn of_kind(scene: &'a Scene, name: &str, kind: &str, tag: &str) -> Result<Self> {
         let machine = scene.baked(name)?;
         let instance = Instance::announce(scene, name, machine.address(), kind, tag);

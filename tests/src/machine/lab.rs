@@ -2,6 +2,7 @@
 
 use std::env;
 use std::future::Future;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -53,6 +54,11 @@ impl Lab {
     /// The same with the agent installed from its package.
     pub fn baked(&self, name: &str) -> anyhow::Result<Booted> {
         Booted::create(&self.layout, self.next_index(), name, &self.images()?.baked)
+    }
+
+    /// The agent's package, for a machine that it is installed on by the story.
+    pub fn package(&self) -> anyhow::Result<&Path> {
+        Ok(&self.images()?.agent)
     }
 
     fn images(&self) -> anyhow::Result<&Images> {

@@ -69,9 +69,7 @@ impl Facade {
     /// When the address cannot be bound or no certificate be made.
     pub async fn start(at: SocketAddr, public: IpAddr, minter: Arc<dyn Mint>, ledger: Ledger) -> Result<Self> {
         let authority = Authority::generate()?;
-        let identity = authority.identity(public, Certificate::Good)?;
-        let tls = RustlsConfig::from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
-        let tls = tls.await.context("failed to use the API's certificate")?;
+        let tls = good(&authority, public).await?;
         let http = plain_client()?;
         let shared = Shared { book: Arc::default(), minter, ledger, http };
         let router = Router::new()
@@ -79,13 +77,21 @@ impl Facade {
             .route("/api/v2/tailnet/-/keys", post(keys::create))
             .with_state(shared.clone());
         let listener = TcpListener::bind(at).with_context(|| format!("failed to bind the API to {at}"))?;
-        let server = Server::tls(listener, router, tls.clone()).context("failed to start the API")?;
+        let server = Server::tls(listener, router, &[], tls.clone()).context("failed to start the API")?;
         Ok(Self { server, shared, authority, tls, address: public })
     }
 
     /// Returns the certificate that clients must trust, as PEM.
     pub fn ca_pem(&self) -> String {
         self.authority.pem()
+    }
+
+    /// Makes a certificate that clients of the API trust, for another server at the same address.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub async fn certify(&self) -> Result<RustlsConfig> {
+        good(&self.authority, self.address).await
     }
 
     /// Adds a credential, or replaces the one with its id.
@@ -119,6 +125,12 @@ impl Facade {
         let shown = self.tls.reload_from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
         shown.await.context("failed to exchange the API's certificate")
     }
+}
+
+async fn good(authority: &Authority, address: IpAddr) -> Result<RustlsConfig> {
+    let identity = authority.identity(address, Certificate::Good)?;
+    let tls = RustlsConfig::from_pem(identity.certificate.into_bytes(), identity.key.into_bytes());
+    tls.await.context("failed to use a server's certificate")
 }
 
 impl Shared {

@@ -13,6 +13,8 @@ pub enum SecretKind {
     AuthKey,
     /// A metadata session.
     Session,
+    /// What a machine shows to its metadata endpoint.
+    Bearer,
 }
 
 /// Every secret that any server of the platform gave out.

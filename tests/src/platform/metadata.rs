@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, put};
+use axum_server::tls_rustls::RustlsConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -67,21 +68,36 @@ impl Metadata {
     /// # Errors
     /// When the address cannot be bound.
     pub fn start(at: SocketAddr, public: SocketAddr, sources: Sources) -> Result<Self> {
-        let sessions = Sessions::default();
-        let shared = Shared { sources, sessions: sessions.clone(), hosts: literal_hosts(public).into() };
-        let router = Router::new()
-            .route("/devbox/v1/session", put(session))
-            .route("/devbox/v1/instance", get(instance))
-            .route("/devbox/v1/token", get(token))
-            .route("/devbox/v1/report", put(report))
-            .layer(from_fn_with_state(shared.clone(), admit))
-            .with_state(shared);
-        let listener =
-            TcpListener::bind(at).with_context(|| format!("failed to bind the metadata endpoint to {at}"))?;
+        let (listener, router, sessions) = prepare(at, public, sources)?;
         let server = Server::plain(listener, router, &answer_headers())
             .with_context(|| format!("failed to start the metadata endpoint on {at}"))?;
         Ok(Self { server, sessions })
     }
+
+    /// The same over TLS, as a platform serves machines that are not its own; without a relay in front.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn start_tls(at: SocketAddr, sources: Sources, tls: RustlsConfig) -> Result<Self> {
+        let (listener, router, sessions) = prepare(at, at, sources)?;
+        let server = Server::tls(listener, router, &answer_headers(), tls)
+            .with_context(|| format!("failed to start the metadata endpoint on {at}"))?;
+        Ok(Self { server, sessions })
+    }
+}
+
+fn prepare(at: SocketAddr, public: SocketAddr, sources: Sources) -> Result<(TcpListener, Router, Sessions)> {
+    let sessions = Sessions::default();
+    let shared = Shared { sources, sessions: sessions.clone(), hosts: literal_hosts(public).into() };
+    let router = Router::new()
+        .route("/devbox/v1/session", put(session))
+        .route("/devbox/v1/instance", get(instance))
+        .route("/devbox/v1/token", get(token))
+        .route("/devbox/v1/report", put(report))
+        .layer(from_fn_with_state(shared.clone(), admit))
+        .with_state(shared);
+    let listener = TcpListener::bind(at).with_context(|| format!("failed to bind the metadata endpoint to {at}"))?;
+    Ok((listener, router, sessions))
 }
 
 /// Starts the metadata endpoint on loopback with a relay at the address that clients use.

@@ -183,6 +183,21 @@ impl Platform {
         format!("http://{}", self.metadata_relay.address())
     }
 
+    /// Serves the same metadata over TLS, at a port of the platform's own address; clients must trust [`Self::ca_file`].
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn serve_metadata_over_tls(&self, port: u16) -> Result<Metadata> {
+        let sources = metadata::Sources {
+            instances: self.instances.clone(),
+            issuer: self.issuer.clone(),
+            reports: self.reports.clone(),
+            ledger: self.ledger.clone(),
+        };
+        let at = SocketAddr::new(self.api_relay.address().ip(), port);
+        Metadata::start_tls(at, sources, self.api.certify().await?)
+    }
+
     /// Returns the URL of the API; clients must trust [`Self::ca_file`].
     pub fn api_url(&self) -> String {
         format!("https://{}", self.api_relay.address())

@@ -134,6 +134,11 @@ impl Relay {
         self.shared.lock().open.len()
     }
 
+    /// Returns how many connections were ever taken.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().serial
+    }
+
     fn set(&self, scope: Scope, flow: Flow) {
         let mut routes = self.shared.lock();
         match scope {

@@ -84,12 +84,17 @@ impl Server {
         Self::start(listener, router, headers, None)
     }
 
-    /// Serves `router` over TLS; the certificate may be exchanged through `tls` later.
+    /// The same over TLS; the certificate may be exchanged through `tls` later.
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub fn tls(listener: TcpListener, router: Router, tls: RustlsConfig) -> io::Result<Self> {
-        Self::start(listener, router, &[], Some(tls))
+    pub fn tls(
+        listener: TcpListener,
+        router: Router,
+        headers: &[(HeaderName, HeaderValue)],
+        tls: RustlsConfig,
+    ) -> io::Result<Self> {
+        Self::start(listener, router, headers, Some(tls))
     }
 
     fn start(

@@ -14,8 +14,9 @@ use crate::core::edges::Edges;
 use crate::federation::Federation;
 use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
-use crate::metadata::devbox::{Channel, Deadlines, Devbox};
+use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::secret_file::Environment;
 use crate::metadata::{Metadata, Rules};
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
@@ -121,10 +122,12 @@ type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
 /// The provider, and the sink: the one that configuration names, else the devbox provider's own.
 fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provider> {
     let rules = Rules::from(settings);
-    let named = settings.report.endpoint.as_ref().map(|endpoint| channel(endpoint, clock)).transpose()?;
+    // The secret is the metadata endpoint's, and nobody else's.
+    let named = settings.report.endpoint.as_ref().map(|endpoint| channel(endpoint, None, clock)).transpose()?;
     let (provider, own): (Arc<dyn Metadata>, _) = match &settings.metadata.provider {
-        ProviderSettings::Devbox { endpoint } => {
-            let channel = channel(endpoint, clock)?;
+        ProviderSettings::Devbox { endpoint, bearer } => {
+            let bearer = bearer.clone().map(|place| Bearer { place, environment: environment() });
+            let channel = channel(endpoint, bearer, clock)?;
             (Arc::new(Devbox::new(channel.clone(), rules)), Some(channel))
         }
         ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
@@ -133,9 +136,13 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
     Ok((provider, sink))
 }
 
-fn channel(endpoint: &Endpoint, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Channel>> {
+fn channel(endpoint: &Endpoint, bearer: Option<Bearer>, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Channel>> {
     let channel = Channel::new(endpoint, Deadlines::default(), clock.clone());
-    channel.map(Arc::new).context("failed to prepare the metadata client")
+    Ok(Arc::new(channel.context("failed to prepare the metadata client")?.showing(bearer)))
+}
+
+fn environment() -> Environment {
+    Arc::new(|name| std::env::var_os(name))
 }
 
 fn file(token: &TokenSource, instance: &Option<String>, rules: Rules) -> FileSettings {
@@ -144,7 +151,7 @@ fn file(token: &TokenSource, instance: &Option<String>, rules: Rules) -> FileSet
         instance: instance.clone(),
         machine_id: "/etc/machine-id".into(),
         rules,
-        environment: Arc::new(|name| std::env::var_os(name)),
+        environment: environment(),
         deadline: COMMAND_DEADLINE,
     }
 }

@@ -14,7 +14,8 @@ pub(super) fn watch(view: View<'_>, plan: &mut Plan) {
 pub(super) fn hostname(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     let named = view.world.host.named.as_ref() == Some(&tailnet.hostname);
-    if under_systemd(view) && view.settings.hostname.system && !named {
+    // A person's own node goes by the machine's name in their tailnet: left alone means with its name.
+    if under_systemd(view) && view.settings.hostname.system && view.admitted() && !named {
         plan.want(view, Effect::SetHostname { name: tailnet.hostname.clone() });
     }
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::settings::Endpoint;
+use crate::config::settings::{Endpoint, SecretFile};
 use crate::core::reason::{Code, Reasoned, printable};
 use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, Transport};
+use crate::metadata::secret_file::{self, Environment, SecretFileError};
 use crate::secret::Secret;
 
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
@@ -106,6 +108,45 @@ struct Session {
     token: Option<Secret<String>>,
 }
 
+/// The secret that an endpoint wants to see, besides a session.
+#[derive(Clone)]
+pub struct Bearer {
+    /// Where it is; read anew for every call.
+    pub place: SecretFile,
+    /// Where systemd puts credentials.
+    pub environment: Environment,
+}
+
+/// What one call shows of this machine.
+#[derive(Clone, Default)]
+struct Shown {
+    bearer: Option<Secret<String>>,
+    session: Session,
+}
+
+impl Shown {
+    /// A header that is kept out of what the HTTP library logs.
+    fn header(secret: &str) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(secret).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let bearer = self
+            .bearer
+            .as_ref()
+            .and_then(|secret| Self::header(&Zeroizing::new(format!("Bearer {}", secret.expose()))));
+        let session = self.session.token.as_ref().and_then(|token| Self::header(token.expose()));
+        let named = [(AUTHORIZATION, bearer), (SESSION, session)];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    fn redactor(&self) -> Redactor {
+        Redactor::new(self.bearer.iter().chain(&self.session.token))
+    }
+}
+
 /// An endpoint. Its session lives in memory only.
 ///
 /// Connections are not kept: after a pause they are dead without saying so, and to a link-local address a new one costs less than finding
@@ -114,6 +155,7 @@ pub struct Channel {
     client: reqwest::Client,
     base: Url,
     deadlines: Deadlines,
+    bearer: Option<Bearer>,
     session: Mutex<Session>,
     clock: Arc<dyn Clock>,
 }
@@ -130,7 +172,14 @@ impl Channel {
         };
         let tls = base.scheme() == "https";
         let transport = Transport { connect: deadlines.connect, proxy: None, socket, tls, keep_alive: false };
-        Ok(Self { client: http::client(&transport)?, base, deadlines, session: Mutex::default(), clock })
+        Ok(Self { client: http::client(&transport)?, base, deadlines, bearer: None, session: Mutex::default(), clock })
+    }
+
+    /// Shows a secret with every request; the endpoint must be `https` or a socket, to which [`crate::config`] holds it.
+    #[must_use]
+    pub fn showing(mut self, bearer: Option<Bearer>) -> Self {
+        self.bearer = bearer;
+        self
     }
 
     /// Sends a request, with a session if the server wants one. The answer is a 200, a 204, or a 304 to a conditional request.
@@ -138,24 +187,37 @@ impl Channel {
     /// # Errors
     /// See [`ChannelError`].
     pub async fn call(&self, call: &Call) -> Result<Answer, ChannelError> {
-        let mut session = self.session.lock().await.clone();
+        let session = self.session.lock().await.clone();
+        let mut shown = Shown { bearer: self.read_bearer(call).await?, session };
         for _ in 0..call.sessions {
-            let answer = self.once(call, &session).await?;
+            let answer = self.once(call, &shown).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
-                return self.accept(call, &session, answer);
+                return self.accept(call, &shown, answer);
             }
-            session = self.renew(session.serial).await?;
+            shown.session = self.renew(&shown).await?;
         }
-        let answer = self.once(call, &session).await?;
-        self.accept(call, &session, answer)
+        let answer = self.once(call, &shown).await?;
+        self.accept(call, &shown, answer)
     }
 
-    async fn renew(&self, refused: u64) -> Result<Session, ChannelError> {
+    async fn read_bearer(&self, call: &Call) -> Result<Option<Secret<String>>, ChannelError> {
+        let Some(Bearer { place, environment }) = &self.bearer else { return Ok(None) };
+        let secret = secret_file::read(place, environment).await;
+        let secret = secret.map_err(|source| ChannelError::Bearer { place: self.place(call), source })?;
+        if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ChannelError::Shape { place: self.place(call) });
+        }
+        Ok(Some(secret))
+    }
+
+    async fn renew(&self, shown: &Shown) -> Result<Session, ChannelError> {
+        let refused = shown.session.serial;
         let mut session = self.session.lock().await;
         if session.serial == refused {
             let call = Call::session();
-            let answer = self.once(&call, &Session::default()).await?;
-            let answer = self.accept(&call, &Session::default(), answer)?;
+            let shown = Shown { session: Session::default(), ..shown.clone() };
+            let answer = self.once(&call, &shown).await?;
+            let answer = self.accept(&call, &shown, answer)?;
             let token = std::str::from_utf8(&answer.body).unwrap_or_default().trim();
             if token.is_empty() || token.len() > SESSION_MAX || HeaderValue::from_str(token).is_err() {
                 return Err(ChannelError::Session { place: self.place(&call) });
@@ -165,17 +227,14 @@ impl Channel {
         Ok(session.clone())
     }
 
-    async fn once(&self, call: &Call, session: &Session) -> Result<Answer, ChannelError> {
+    async fn once(&self, call: &Call, shown: &Shown) -> Result<Answer, ChannelError> {
         let mut url = self.base.clone();
         url.set_path(call.path);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }
-        let mut request = self.client.request(call.method.clone(), url).headers(call.headers.clone());
-        if let Some(Ok(mut token)) = session.token.as_ref().map(|token| HeaderValue::from_str(token.expose())) {
-            token.set_sensitive(true);
-            request = request.header(SESSION, token);
-        }
+        let mut request = self.client.request(call.method.clone(), url);
+        request = request.headers(call.headers.clone()).headers(shown.headers());
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
@@ -185,10 +244,10 @@ impl Channel {
         http::send(request, limits).await.map_err(|source| ChannelError::Http { place: self.place(call), source })
     }
 
-    fn accept(&self, call: &Call, session: &Session, answer: Answer) -> Result<Answer, ChannelError> {
+    fn accept(&self, call: &Call, shown: &Shown, answer: Answer) -> Result<Answer, ChannelError> {
         let place = self.place(call);
         let (status, unchanged) = (answer.status, answer.status == StatusCode::NOT_MODIFIED);
-        let words = || answer.words(&Redactor::new(&session.token));
+        let words = || answer.words(&shown.redactor());
         if status.is_redirection() && !unchanged {
             return Err(ChannelError::Redirect { place, words: words() });
         }
@@ -216,6 +275,21 @@ fn localhost() -> Url {
 /// A request that did not bring what the protocol promises.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
+    /// Nothing to show, so nothing was asked.
+    #[error("failed to {place} with the secret of [metadata] bearer")]
+    Bearer {
+        /// Method and address.
+        place: String,
+        /// Why.
+        #[source]
+        source: SecretFileError,
+    },
+    /// A secret that no header can carry. It is not repeated.
+    #[error("failed to {place} with the secret of [metadata] bearer: it is not one word of printable ASCII")]
+    Shape {
+        /// Method and address.
+        place: String,
+    },
     /// No answer.
     #[error("failed to {place}")]
     Http {
@@ -264,6 +338,7 @@ pub enum ChannelError {
 impl Reasoned for ChannelError {
     fn code(&self) -> Code {
         match self {
+            Self::Bearer { .. } | Self::Shape { .. } => Code::MetadataSecret,
             Self::Http { source, .. } => match source.failure() {
                 Failure::Unreachable { .. } | Failure::Broken => Code::MetadataUnreachable,
                 Failure::Dns => Code::Dns,

@@ -1,8 +1,9 @@
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::config::settings::Endpoint;
+use crate::config::settings::{Endpoint, SecretFile};
 use crate::core::reason::Code;
 use crate::http::testing::{Nobody, Request, Server, Step, reply};
 use crate::metadata::testing::rules;
@@ -300,4 +301,49 @@ async fn no_token_is_one_reason_with_many_details() {
     let endpoint = Endpoint::Url("http://255.255.255.255".parse().unwrap());
     let fault = at(endpoint, Deadlines::default()).token("aud").await.map(drop).unwrap_err();
     assert_eq!((fault.code, fault.unsent), (Code::TokenUnavailable, true));
+}
+
+/// A provider at a unix socket in `directory`, which shows the secret in its file `secret`.
+fn showing(directory: &Path) -> Devbox {
+    let channel =
+        Channel::new(&Endpoint::Unix(directory.join("metadata.sock")), Deadlines::default(), Arc::new(SystemClock));
+    let bearer = Bearer { place: SecretFile::Path(directory.join("secret")), environment: Arc::new(|_| None) };
+    Devbox::new(Arc::new(channel.unwrap().showing(Some(bearer))), rules())
+}
+
+#[tokio::test]
+async fn a_secret_is_read_for_every_request_and_shown_with_its_session_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let given = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::unix(&directory.path().join("metadata.sock"), move |_, request| guard(request, 0, &given));
+    let devbox = showing(directory.path());
+    for (secret, seen) in [("canary-one\n", "Bearer canary-one"), ("canary-two", "Bearer canary-two")] {
+        std::fs::write(directory.path().join("secret"), secret).unwrap();
+        let before = server.requests().len();
+        read(&devbox).await.unwrap();
+        let shown = server.requests();
+        assert!(shown[before..].iter().all(|request| request.header("authorization") == Some(seen)), "{shown:?}");
+    }
+    assert_eq!(server.lines().iter().filter(|line| line.contains("session")).count(), 1);
+}
+
+#[tokio::test]
+async fn without_its_secret_the_endpoint_is_not_asked_and_a_refusal_does_not_repeat_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::unix(&directory.path().join("metadata.sock"), |_, request| {
+        reply(403, &[FLAVOR], request.header("authorization").unwrap_or_default())
+    });
+    let devbox = showing(directory.path());
+    for content in [None, Some(""), Some("two words"), Some("canary\u{e9}")] {
+        if let Some(content) = content {
+            std::fs::write(directory.path().join("secret"), content).unwrap();
+        }
+        let fault = read(&devbox).await.unwrap_err();
+        assert_eq!((fault.code, server.requests().len()), (Code::MetadataSecret, 0), "{}", fault.detail);
+        assert!(fault.detail.contains("[metadata] bearer") && !fault.detail.contains("canary"), "{}", fault.detail);
+    }
+    std::fs::write(directory.path().join("secret"), "canary-canary-canary").unwrap();
+    let fault = read(&devbox).await.unwrap_err();
+    assert_eq!(fault.code, Code::MetadataDenied);
+    assert!(fault.detail.contains("[redacted]") && !fault.detail.contains("canary"), "{}", fault.detail);
 }

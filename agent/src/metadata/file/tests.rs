@@ -1,9 +1,13 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use nix::sys::stat::Mode;
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::secret_file::SECRET_MAX;
 use super::*;
+use crate::config::settings::SecretFile;
 use crate::metadata::spec::{Lifecycle, Wanted};
 use crate::metadata::testing::rules;
 
@@ -92,7 +96,7 @@ async fn a_spec_without_tags_says_where_they_belong() {
 async fn a_token_file_is_read_anew_each_time() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
-    let provider = provider(TokenSource::File(path.clone()));
+    let provider = provider(TokenSource::File(SecretFile::Path(path.clone())));
     for word in ["first", "second"] {
         std::fs::write(&path, format!("{word}\n")).unwrap();
         assert_eq!(token(&provider).await.unwrap(), word);
@@ -103,8 +107,8 @@ async fn a_token_file_is_read_anew_each_time() {
 async fn a_file_that_gives_no_token_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
-    let provider = provider(TokenSource::File(path.clone()));
-    for content in [None, Some(vec![]), Some(b"\xff\xfe".to_vec()), Some(vec![b'x'; TOKEN_MAX + 1])] {
+    let provider = provider(TokenSource::File(SecretFile::Path(path.clone())));
+    for content in [None, Some(vec![]), Some(b"\xff\xfe".to_vec()), Some(vec![b'x'; SECRET_MAX + 1])] {
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }

@@ -253,6 +253,15 @@ impl HeadscaleApi {
         self.call::<Value>(Method::POST, &format!("node/{id}/rename/{name}"), None).await.map(drop)
     }
 
+    /// Approves routes that a node advertises, as an admin does; others of it are approved no longer.
+    ///
+    /// # Errors
+    /// When there is no such node or Headscale does not answer.
+    pub async fn approve_routes(&self, id: &str, routes: &[&str]) -> Result<()> {
+        let body = json!({ "routes": routes });
+        self.call::<Value>(Method::POST, &format!("node/{id}/approve_routes"), Some(body)).await.map(drop)
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T> {
         let what = format!("{method} {path}");
         let request = self.client.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.key);

@@ -1,0 +1,125 @@
+//! Whose node tailscaled's state has: what is held back at boot, what is let through, and what is taken over.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use devbox_agent::core::phase::Phase;
+use devbox_agent::core::reason::Code;
+use devbox_lab::devbox::{AGENT, Identity, Installed, LIMIT, TAILSCALED};
+use devbox_lab::machine::{Link, eventually, story};
+use devbox_lab::scene::Scene;
+use devbox_lab::witness::Left;
+
+const GATE: &str = "/run/devbox-agent-gate/closed";
+
+/// A machine that was somebody's before it had the agent: switched off, with the state of a node that it did not make.
+async fn somebodys<'a>(scene: &'a Scene) -> Result<(Installed<'a>, Identity)> {
+    let mut devbox = Installed::devbox(scene, "web")?;
+    devbox.boot_with(&["devbox-agent=off"], Link::Up).await?;
+    scene.up_by_hand(&devbox.machine, &scene.platform.user_key("ada").await?).await?;
+    let theirs = somebodys_node(scene).await?;
+    devbox.machine.run("rm", &["/run/key"]).await?;
+    devbox.machine.power_off().await?;
+    Ok((devbox, theirs))
+}
+
+async fn somebodys_node(scene: &Scene) -> Result<Identity> {
+    let nodes = scene.platform.nodes().await?;
+    let online = || nodes.iter().filter(|node| node.tags.is_empty());
+    ensure!(online().count() == 1, "control has {} nodes of a person", online().count());
+    online().next().map(Identity::from).context("there is one")
+}
+
+#[test]
+fn a_node_that_is_somebody_s_is_let_through_and_left_alone() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (mut devbox, theirs) = somebodys(&scene).await?;
+        devbox.boot().await?;
+        devbox.until_phase(Phase::Blocked, Code::ForeignNode).await?;
+        devbox.until_unit(TAILSCALED, "active").await?;
+        ensure!(!devbox.machine.path(GATE).exists(), "the gate is open");
+        // It was closed until the agent had looked.
+        let opened = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
+        let opened =
+            opened.iter().find(|entry| entry.message().contains("verb=admit") || entry.field("VERB") == Some("admit"));
+        let looked = opened.and_then(|entry| entry.at()).context("the helper opened the gate")?;
+        let started = devbox.machine.moment(TAILSCALED, "ActiveEnterTimestamp").await?.context("it started")?;
+        ensure!(
+            started < looked && devbox.active_after(AGENT).await? < devbox.active_after(TAILSCALED).await?,
+            "tailscaled was active at {started:?}, the gate open by {looked:?}"
+        );
+
+        let online = || async { Ok(scene.platform.nodes().await?.iter().any(|node| node.online).then_some(())) };
+        eventually("the person's node", LIMIT, online).await?;
+        assert_eq!(somebodys_node(&scene).await?, theirs);
+        let writes = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
+        for verb in ["login", "apply", "logout", "up", "prove", "withdraw", "hostname"] {
+            let wrote = writes
+                .iter()
+                .any(|entry| entry.message().contains(&format!("verb={verb} ")) || entry.field("VERB") == Some(verb));
+            ensure!(!wrote, "the helper was asked for {verb}");
+        }
+        assert_eq!(devbox.minted(), 0);
+
+        // Until somebody who may says that it is this machine's.
+        assert_eq!(devbox.as_user("root", &["devbox-agent", "rejoin"]).await?.code, 0);
+        devbox.online().await?;
+        assert_eq!((devbox.minted(), devbox.node().await?.tags), (1, vec!["tag:devbox".to_owned()]));
+        devbox.close(Left::OneNode).await
+    });
+}
+
+#[test]
+fn a_node_that_is_somebody_s_is_taken_over_where_configuration_says_so() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (mut devbox, theirs) = somebodys(&scene).await?;
+        devbox.machine.write("/etc/devbox-agent/config.d/50-site.toml", "[identity]\nforeign = \"adopt\"\n")?;
+        devbox.boot().await?;
+        devbox.online().await?;
+        let node = devbox.node().await?;
+        assert_eq!((node.tags.as_slice(), devbox.minted()), (&["tag:devbox".to_owned()][..], 1));
+        assert_eq!(node.machine_key, theirs.machine_key, "it is the same machine");
+
+        let (ours, key) = (Identity::from(&node), node.node_key);
+        devbox.reboot().await?;
+        devbox.online().await?;
+        assert_eq!((devbox.identity().await?, devbox.node().await?.node_key), (ours, key));
+        devbox.close(Left::OneNode).await
+    });
+}
+
+#[test]
+fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let mut devbox = Installed::joined(&scene, "web").await?;
+        let before = (devbox.identity().await?, devbox.node().await?.node_key);
+        // An agent that cannot look.
+        devbox.machine.run("systemctl", &["mask", AGENT]).await?;
+        let (relay, api) = (&scene.platform.control_relay, &scene.platform.api.server.log);
+        devbox.machine.power_off().await?;
+        let (control, exchanged) = (relay.accepted(), api.all().len());
+        devbox.boot().await?;
+        // However it is started.
+        devbox.machine.run("systemctl", &["start", TAILSCALED]).await?;
+        assert_eq!(devbox.machine.show(TAILSCALED, "ActiveState").await?, "inactive");
+        assert_eq!(devbox.machine.show(TAILSCALED, "ConditionResult").await?, "no");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(relay.accepted(), control, "control heard of the machine");
+
+        // What is local is enough to know one's own: the metadata is away all the while.
+        scene.platform.metadata_relay.drop_connections(devbox.scope());
+        devbox.machine.run("systemctl", &["unmask", AGENT]).await?;
+        devbox.machine.run("systemctl", &["start", AGENT]).await?;
+        let back = || async { Ok(devbox.node().await?.online.then_some(())) };
+        eventually("the node", LIMIT, back).await?;
+        ensure!(!devbox.machine.path(GATE).exists(), "the gate is open");
+        assert_eq!((devbox.identity().await?, devbox.node().await?.node_key), before);
+        assert_eq!(api.all().len(), exchanged, "no token was exchanged");
+        scene.platform.metadata_relay.restore(devbox.scope());
+        devbox.online().await?;
+        devbox.close(Left::OneNode).await
+    });
+}
