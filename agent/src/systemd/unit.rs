@@ -85,7 +85,7 @@ impl Units {
     }
 }
 
-/// Asks PID 1 for its signals, which it does not send unasked. It counts connections, and refuses one that has asked before.
+/// Asks PID 1 for its signals, which it does not send unasked; it refuses a connection that has asked before.
 pub(super) async fn subscribe(manager: &ManagerProxy<'_>) -> zbus::Result<()> {
     match manager.subscribe().await {
         Err(zbus::Error::MethodError(name, ..)) if name.as_str() == ALREADY_SUBSCRIBED => Ok(()),

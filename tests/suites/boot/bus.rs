@@ -36,7 +36,8 @@ fn a_bus_that_is_restarted_is_listened_to_again() {
         let scene = Scene::start(lab).await?;
         let devbox = Installed::joined(&scene, "web").await?;
         let (before, agent) = (devbox.identity().await?, devbox.main_pid(AGENT).await?);
-        devbox.systemctl(&["restart", "dbus.service"]).await?;
+        // logind does not find a new bus by itself, and systemctl asks it for the poweroff at the end.
+        devbox.systemctl(&["restart", "dbus.service", "systemd-logind.service"]).await?;
         tokio::time::timeout(RESUBSCRIBED, devbox.online_with(&[])).await.context("the bus was not found again")??;
         // What the bus tells heals at once; by itself the agent would try only after seconds.
         devbox.systemctl(&["mask", "--now", TAILSCALED]).await?;

@@ -5,9 +5,11 @@ use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{Installed, LIMIT};
 use devbox_lab::machine::{eventually, story};
-use devbox_lab::platform::fault::{EVERY_ROUTE, Fault};
+use devbox_lab::platform::fault::Fault;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
+
+const INSTANCE: &str = "GET /devbox/v1/instance";
 
 /// The machine's static name, as it is kept (hostname(5)).
 async fn name(devbox: &Installed<'_>) -> Result<String> {
@@ -31,13 +33,13 @@ fn the_machine_follows_the_specs_name_and_keeps_it_when_the_platform_is_away() {
         named(&devbox, "front").await?;
 
         let metadata = &scene.platform.metadata.server.faults;
-        metadata.always(EVERY_ROUTE, Fault::status(503));
+        metadata.always(INSTANCE, Fault::status(503));
         devbox.reboot().await?;
         devbox.online_with(&[Code::MetadataUnavailable]).await?;
         assert_eq!((name(&devbox).await?.as_str(), devbox.minted()), ("front", 1));
         let kernel = devbox.machine.run("cat", &["/proc/sys/kernel/hostname"]).await?;
         assert_eq!(kernel.trim(), "front");
-        metadata.clear_all();
+        metadata.clear(INSTANCE);
         devbox.online_with(&[]).await?;
         devbox.close(Left::OneNode).await
     });

@@ -58,8 +58,12 @@ impl Journal {
         if let Some(mut output) = reader.stdout.take() {
             tail.follow(&mut output).await;
         }
-        reader.wait().await?;
-        Ok(tail.into_lines())
+        let status = reader.wait().await?;
+        if status.success() {
+            Ok(tail.into_lines())
+        } else {
+            Err(std::io::Error::other(format!("it ended with {status}")))
+        }
     }
 }
 
@@ -94,6 +98,6 @@ mod tests {
     async fn a_journal_that_cannot_be_read_has_no_words() {
         assert_eq!(Journal::new("/nonexistent/journalctl").last_words(&run()).await, "");
         let directory = tempfile::tempdir().expect("a directory");
-        assert_eq!(journal(&directory, "exit 1").last_words(&run()).await, "");
+        assert_eq!(journal(&directory, "echo words; exit 1").last_words(&run()).await, "");
     }
 }
