@@ -45,7 +45,14 @@ impl Installed<'_> {
     ///
     /// # Errors
     /// When curl cannot be run, or reaches nobody.
-    pub async fn call(&self, user: &str, socket: &str, method: &str, url: &str, body: &str) -> Result<(String, String)> {
+    pub async fn call(
+        &self,
+        user: &str,
+        socket: &str,
+        method: &str,
+        url: &str,
+        body: &str,
+    ) -> Result<(String, String)> {
         let words = ["curl", "-sS", "--max-time", "10", "--unix-socket", socket, "-X", method, "-d", body];
         let said = self.as_user(user, &[&words[..], &["-w", "\n%{http_code}", url]].concat()).await?;
         ensure!(said.code == 0, "curl failed: {said:?}");

@@ -137,8 +137,7 @@ fn somebody_elses_node_is_let_run_and_said_and_becomes_ours_when_a_person_says_s
     let decision = simulation.decide();
     assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
     assert_eq!(simulation.count(Kind::LeaveAlone, 0), 1, "the gate is opened, once");
-    let touched =
-        [Kind::StartDaemon, Kind::Login, Kind::Logout, Kind::Apply, Kind::StopDaemon, Kind::SetHostname];
+    let touched = [Kind::StartDaemon, Kind::Login, Kind::Logout, Kind::Apply, Kind::StopDaemon, Kind::SetHostname];
     assert!(touched.iter().all(|kind| simulation.count(*kind, 0) == 0), "{:?}", simulation.started);
     simulation.ask(Verb::Rejoin);
     simulation.run_until_online().expect("joins");
