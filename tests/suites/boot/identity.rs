@@ -110,6 +110,7 @@ fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
         devbox.machine.run("systemctl", &["start", TAILSCALED]).await?;
         assert_eq!(devbox.machine.show(TAILSCALED, "ActiveState").await?, "inactive");
         assert_eq!(devbox.machine.show(TAILSCALED, "ConditionResult").await?, "no");
+        // Ten times what tailscaled takes to call control once it runs.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(relay.accepted(), control, "control heard of the machine");
 
