@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{AGENT, Identity, Installed, LIMIT, TAILSCALED};
-use devbox_lab::machine::{Link, eventually, story};
+use devbox_lab::machine::{Entry, Link, eventually, story};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
@@ -21,6 +21,11 @@ async fn somebodys<'a>(scene: &'a Scene) -> Result<(Installed<'a>, Identity)> {
     devbox.machine.run("rm", &["/run/key"]).await?;
     devbox.machine.power_off().await?;
     Ok((devbox, theirs))
+}
+
+/// Whether the helper speaks of a request for a verb.
+fn is_of(entry: &Entry, verb: &str) -> bool {
+    entry.field("VERB") == Some(verb)
 }
 
 async fn somebodys_node(scene: &Scene) -> Result<Identity> {
@@ -41,8 +46,7 @@ fn a_node_that_is_somebody_s_is_let_through_and_left_alone() {
         ensure!(!devbox.machine.path(GATE).exists(), "the gate is open");
         // It was closed until the agent had looked.
         let opened = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
-        let opened =
-            opened.iter().find(|entry| entry.message().contains("verb=admit") || entry.field("VERB") == Some("admit"));
+        let opened = opened.iter().find(|entry| is_of(entry, "admit"));
         let looked = opened.and_then(|entry| entry.at()).context("the helper opened the gate")?;
         let started = devbox.machine.moment(TAILSCALED, "ActiveEnterTimestamp").await?.context("it started")?;
         ensure!(
@@ -55,17 +59,16 @@ fn a_node_that_is_somebody_s_is_let_through_and_left_alone() {
         assert_eq!(somebodys_node(&scene).await?, theirs);
         let writes = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
         for verb in ["login", "apply", "logout", "up", "prove", "withdraw", "hostname"] {
-            let wrote = writes
-                .iter()
-                .any(|entry| entry.message().contains(&format!("verb={verb} ")) || entry.field("VERB") == Some(verb));
-            ensure!(!wrote, "the helper was asked for {verb}");
+            ensure!(!writes.iter().any(|entry| is_of(entry, verb)), "the helper was asked for {verb}");
         }
         assert_eq!(devbox.minted(), 0);
 
         // Until somebody who may says that it is this machine's.
         assert_eq!(devbox.as_user("root", &["devbox-agent", "rejoin"]).await?.code, 0);
+        let ours = || async { Ok(devbox.nodes().await?.pop().filter(|node| node.online)) };
+        let node = eventually("this machine's own node", LIMIT, ours).await?;
+        assert_eq!((node.machine_key, node.tags), (theirs.machine_key, vec!["tag:devbox".to_owned()]));
         devbox.online().await?;
-        assert_eq!((devbox.minted(), devbox.node().await?.tags), (1, vec!["tag:devbox".to_owned()]));
         devbox.close(Left::OneNode).await
     });
 }
@@ -79,8 +82,9 @@ fn a_node_that_is_somebody_s_is_taken_over_where_configuration_says_so() {
         devbox.boot().await?;
         devbox.online().await?;
         let node = devbox.node().await?;
-        assert_eq!((node.tags.as_slice(), devbox.minted()), (&["tag:devbox".to_owned()][..], 1));
-        assert_eq!(node.machine_key, theirs.machine_key, "it is the same machine");
+        assert_eq!((node.tags.as_slice(), &node.machine_key), (&["tag:devbox".to_owned()][..], &theirs.machine_key));
+        // tailscaled registers twice when a node is to change hands, and Headscale may have spent the key by the second time.
+        ensure!(devbox.minted() <= 3, "{} keys were made", devbox.minted());
 
         let (ours, key) = (Identity::from(&node), node.node_key);
         devbox.reboot().await?;
@@ -106,6 +110,7 @@ fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
         devbox.machine.run("systemctl", &["start", TAILSCALED]).await?;
         assert_eq!(devbox.machine.show(TAILSCALED, "ActiveState").await?, "inactive");
         assert_eq!(devbox.machine.show(TAILSCALED, "ConditionResult").await?, "no");
+        // Ten times what tailscaled takes to call control once it runs.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(relay.accepted(), control, "control heard of the machine");
 

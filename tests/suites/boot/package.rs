@@ -114,14 +114,14 @@ fn an_upgrade_in_the_middle_of_a_join_makes_one_node() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let mut devbox = Installed::devbox(&scene, "web")?;
-        let faults = &scene.platform.api.server.faults;
-        for route in ["POST /api/v2/oauth/token-exchange", "POST /api/v2/tailnet/-/keys"] {
+        let server = &scene.platform.api.server;
+        for (boots, route) in [(true, "POST /api/v2/oauth/token-exchange"), (false, "POST /api/v2/tailnet/-/keys")] {
             let (held, hold) = Fault::hold();
-            faults.next(route, held);
-            if devbox.document()?.is_none() {
+            server.faults.next(route, held);
+            if boots {
                 devbox.boot().await?;
             }
-            scene.platform.api.server.log.wait_for(route, 1, LIMIT).await?;
+            server.log.wait_for(route, 1, LIMIT).await?;
             install(&devbox).await?;
             drop(hold);
         }

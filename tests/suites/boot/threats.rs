@@ -130,11 +130,7 @@ fn the_helper_serves_the_agent_alone_and_refuses_what_is_not_on_its_list() {
 /// How many requests the helper's log says were refused.
 async fn refused(devbox: &Installed<'_>) -> Result<usize> {
     let entries = devbox.machine.journal(&["-u", HELPER]).await?;
-    let denied = |message: &str| message.contains("served a request") && message.contains("helper_denied");
-    Ok(entries
-        .iter()
-        .filter(|entry| denied(entry.message()) || entry.field("OUTCOME") == Some("helper_denied"))
-        .count())
+    Ok(entries.iter().filter(|entry| entry.field("OUTCOME") == Some("helper_denied")).count())
 }
 
 #[test]
@@ -162,6 +158,7 @@ fn anybody_reads_the_status_and_only_the_agent_s_group_changes_anything() {
         devbox.change(|tailnet| tailnet.hostname = Some("renamed".to_owned()))?;
         let named = || async { Ok((devbox.node().await?.given_name == "renamed").then_some(())) };
         eventually("the new name", LIMIT, named).await?;
+        // Some thousand requests more: what grows, grows with them.
         tokio::time::sleep(Duration::from_secs(1)).await;
         for client in flood {
             ensure!(client.exit_status().is_none(), "the flood ended by itself: {}", client.log()?);
