@@ -8,8 +8,8 @@ use devbox_agent::clock::BootTime;
 use devbox_agent::core::phase::Phase;
 use devbox_agent::socket::document::Document;
 
-use super::LIMIT;
 use super::teller::Teller;
+use super::{LIMIT, conclude};
 use crate::devbox::{AGENT, Identity, Installed, TAILSCALED};
 use crate::machine::Lab;
 use crate::scene::Scene;
@@ -24,20 +24,11 @@ const UNITS: [&str; 4] = [TAILSCALED, AGENT, "devbox-agent-helper.service", "mul
 /// Plays all acts; succeeds when each saw what it should.
 ///
 /// # Errors
-/// Never for an act that failed: that is told.
+/// When the logs of a failed play cannot be kept.
 pub async fn play(lab: Lab) -> Result<ExitCode> {
     let (mut teller, logs, start) = (Teller::new(), lab.layout().logs.clone(), Instant::now());
-    match acts(&mut teller, lab).await {
-        Ok(()) => {
-            teller.end("Each of these was checked.", start.elapsed());
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            teller.failed(&error);
-            eprintln!("logs: {}", logs.display());
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let played = acts(&mut teller, lab).await;
+    conclude(&teller, played, &logs, start)
 }
 
 async fn acts(teller: &mut Teller, lab: Lab) -> Result<()> {

@@ -34,12 +34,18 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// When the logs of a failed play cannot be kept.
 pub async fn play(lab: Lab) -> anyhow::Result<ExitCode> {
     let (mut teller, logs, start) = (Teller::new(), lab.layout().logs.clone(), Instant::now());
-    let Err(error) = acts(&mut teller, lab).await else {
+    let played = acts(&mut teller, lab).await;
+    conclude(&teller, played, &logs, start)
+}
+
+/// Tells how a play ended that began at `start`, and keeps the logs of one that failed.
+fn conclude(teller: &Teller, played: anyhow::Result<()>, logs: &Path, start: Instant) -> anyhow::Result<ExitCode> {
+    let Err(error) = played else {
         teller.end("Each of these was checked.", start.elapsed());
         return Ok(ExitCode::SUCCESS);
     };
     teller.failed(&error);
-    keep_platform_log(&logs)?;
+    keep_platform_log(logs)?;
     eprintln!("logs: {}", logs.display());
     Ok(ExitCode::FAILURE)
 }

@@ -1,12 +1,11 @@
 //! The machine that the agent is on: what it tells, and what it is called.
 
-use crate::config::settings::SupervisorKind;
 use crate::core::decide::Plan;
 use crate::core::effect::Effect;
 use crate::core::view::{Goal, View};
 
 pub(super) fn watch(view: View<'_>, plan: &mut Plan) {
-    if under_systemd(view) {
+    if view.world.configured.unit {
         plan.want(view, Effect::WatchHost);
     }
 }
@@ -15,11 +14,7 @@ pub(super) fn hostname(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     let named = view.world.host.named.as_ref() == Some(&tailnet.hostname);
     // A person's own node goes by the machine's name in their tailnet: left alone means with its name.
-    if under_systemd(view) && view.settings.hostname.system && view.admitted() && !named {
+    if view.world.configured.unit && view.settings.hostname.system && view.admitted() && !named {
         plan.want(view, Effect::SetHostname { name: tailnet.hostname.clone() });
     }
-}
-
-fn under_systemd(view: View<'_>) -> bool {
-    view.settings.daemon.supervisor == SupervisorKind::Systemd
 }
