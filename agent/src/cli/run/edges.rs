@@ -66,7 +66,8 @@ pub(in crate::cli) fn provider(settings: &Settings, clock: &Arc<dyn Clock>) -> a
     metadata(settings, clock).map(|(provider, _)| provider)
 }
 
-fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation> {
+/// Exchange and mint alone.
+pub(in crate::cli) fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation> {
     Arc::new(Api::new(ApiSettings {
         url: settings.tailnet.api_url.clone(),
         proxy: settings.tailnet.proxy.clone(),
@@ -110,11 +111,16 @@ fn machine(settings: &Settings) -> anyhow::Result<Machine> {
 
 /// The agent's environment for tailscaled, without the variable that holds the workload token.
 fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
-    let token = match &settings.metadata.provider {
-        ProviderSettings::File { token: TokenSource::Environment(name), .. } => Some(name.as_str()),
-        _ => None,
-    };
+    let token = token_variable(settings);
     std::env::vars_os().filter(|(name, _)| name.to_str() != token || token.is_none()).collect()
+}
+
+/// The variable that holds the workload token, if one does: it is this program's, and not for those that it starts.
+pub(in crate::cli) fn token_variable(settings: &Settings) -> Option<&str> {
+    match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::Environment(name), .. } => Some(name),
+        _ => None,
+    }
 }
 
 type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
