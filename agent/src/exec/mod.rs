@@ -7,6 +7,7 @@
 mod control;
 mod failure;
 mod firewall;
+mod given;
 mod host;
 mod preflight;
 mod sandbox;
@@ -24,6 +25,7 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 pub use self::failure::FAILED;
 use self::failure::Failure;
 use self::firewall::Rules;
+pub use self::given::GivenKey;
 use self::host::Host;
 pub use self::sandbox::Target;
 use self::sandbox::{Output, PASTA_RESOLVER, Plan};
