@@ -39,7 +39,7 @@ enum Command {
     Rejoin,
     /// Leave the tailnet and stay away until `rejoin`
     Leave,
-    Exec(exec::Args),
+    Exec(Box<exec::Args>),
     /// Fetch a workload token and print its claims; the token itself is never printed
     Token,
     /// Do what needs root, for the agent alone; started by devbox-agent-helper.socket
@@ -82,7 +82,7 @@ fn execute(cli: Cli) -> u8 {
     let Command::Exec(args) = cli.command else { return ExitCode::Usage.number() };
     args.override_in(&mut sources);
     match crate::config::load(&sources) {
-        Ok(loaded) => exec::run(args, loaded),
+        Ok(loaded) => exec::run(*args, loaded),
         Err(errors) => {
             eprintln!("devbox-agent exec: the configuration is wrong\n{errors}");
             exec::FAILED

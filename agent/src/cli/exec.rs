@@ -13,7 +13,7 @@ use super::wait_online::duration;
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
 use crate::config::{Loaded, Origin, Sources};
-use crate::exec::{self, Request, Services, Target};
+use crate::exec::{self, GivenKey, Request, Services, Target};
 use crate::metadata::hostname::sanitise;
 
 /// What exec itself fails with.
@@ -52,6 +52,9 @@ pub struct Args {
     /// Take the workload token from here, as [metadata] token: /path, env:NAME or credential:NAME
     #[arg(long, value_name = "SOURCE", conflicts_with = "provider")]
     token: Option<String>,
+    /// As a last resort, join with the auth key in this file or open descriptor instead of trading a token for one
+    #[arg(long, value_name = "FILE|FD", value_parser = opened, conflicts_with_all = ["provider", "token", "client_id"])]
+    auth_key: Option<PathBuf>,
     /// Give up when the command does not run after this long
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
     join_timeout: Duration,
@@ -77,7 +80,7 @@ pub struct Args {
     #[arg(long)]
     drop_oidc: bool,
     /// Append a record of the run, one JSON object a line, to this open descriptor or file
-    #[arg(long = "json", value_name = "FD|FILE", value_parser = record)]
+    #[arg(long = "json", value_name = "FD|FILE", value_parser = opened)]
     record: Option<PathBuf>,
     /// Show no progress
     #[arg(short, long)]
@@ -90,8 +93,8 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// The file that `--json` names; a number is a descriptor that the caller opened.
-fn record(text: &str) -> Result<PathBuf, String> {
+/// A file; a number is a descriptor that the caller opened.
+fn opened(text: &str) -> Result<PathBuf, String> {
     match text.parse::<u32>() {
         Ok(0..=2) => Err("0, 1 and 2 are the command's; expected another open descriptor, or a file".to_owned()),
         Ok(descriptor) => Ok(format!("/proc/self/fd/{descriptor}").into()),
@@ -140,8 +143,13 @@ pub fn run(args: Args, loaded: Loaded) -> u8 {
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = loaded.settings;
+    let auth_key = args.auth_key.clone();
     let request = request(args, settings.clone(), clock.as_ref());
     exec::run(&request, || {
+        if let Some(file) = auth_key {
+            let given = GivenKey::new(file, settings.tailnet.clone());
+            return Ok(Services { metadata: given.clone(), federation: given, clock });
+        }
         let metadata = provider(&settings, &clock)?;
         Ok(Services { metadata, federation: federation(&settings, &clock), clock })
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
@@ -13,6 +13,8 @@ use nix::sys::socket::SockaddrStorage;
 pub(super) struct Host {
     /// Its own addresses and its gateways: what the command must not reach.
     pub addresses: BTreeSet<IpAddr>,
+    /// The address that it has on the way to everywhere.
+    pub outward: Option<Ipv4Addr>,
     /// Its resolver configuration, resolv.conf(5).
     pub resolver: String,
 }
@@ -27,7 +29,7 @@ impl Host {
             .map(|(file, parse)| fs::read_to_string(file).unwrap_or_default().lines().filter_map(parse).collect());
         let [gateways, gateways6]: [Vec<IpAddr>; 2] = gateways;
         let addresses = own.chain(gateways).chain(gateways6).filter(|address| !address.is_loopback()).collect();
-        Ok(Self { addresses, resolver: fs::read_to_string("/etc/resolv.conf").unwrap_or_default() })
+        Ok(Self { addresses, outward: outward(), resolver: fs::read_to_string("/etc/resolv.conf").unwrap_or_default() })
     }
 
     /// Whether a name server is on the host's own loopback.
@@ -55,6 +57,16 @@ impl Host {
             }
         }
         text
+    }
+}
+
+/// What the kernel would choose as the source of a packet to any other network; none is sent (TEST-NET-1, RFC 5737).
+fn outward() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 
@@ -86,7 +98,7 @@ mod tests {
     use super::*;
 
     fn host(resolver: &str) -> Host {
-        Host { addresses: BTreeSet::new(), resolver: resolver.to_owned() }
+        Host { resolver: resolver.to_owned(), ..Host::default() }
     }
 
     #[test]

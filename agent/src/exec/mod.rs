@@ -7,6 +7,7 @@
 mod control;
 mod failure;
 mod firewall;
+mod given;
 mod host;
 mod preflight;
 mod sandbox;
@@ -24,6 +25,7 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 pub use self::failure::FAILED;
 use self::failure::Failure;
 use self::firewall::Rules;
+pub use self::given::GivenKey;
 use self::host::Host;
 pub use self::sandbox::Target;
 use self::sandbox::{Output, PASTA_RESOLVER, Plan};
@@ -107,10 +109,12 @@ fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services
 fn plan(request: &Request, output: Output) -> Result<Plan, Failure> {
     let daemon = &request.settings.daemon;
     let host = Host::read().map_err(Failure::own("read the host's addresses"))?;
+    // Where nothing but the tailnet is reached, and tailscaled's sockets are made for it, there is nothing for pasta to do.
+    let pasta = !(request.tailnet_only && sandbox::has_broker());
     let rules = Rules {
         tun: daemon.tun.clone(),
         host: host.addresses.clone(),
-        resolver: host.has_local_resolver().then_some(PASTA_RESOLVER.into()),
+        resolver: (pasta && host.has_local_resolver()).then_some(PASTA_RESOLVER.into()),
         tailnet_only: request.tailnet_only,
         publish: request.publish.clone(),
     };
@@ -119,7 +123,7 @@ fn plan(request: &Request, output: Output) -> Result<Plan, Failure> {
         daemon_environment.push(("TS_DISABLE_PORTMAPPER".into(), "1".into()));
     }
     Ok(Plan {
-        programs: preflight::programs(&daemon.binary, std::env::var_os("PATH").as_deref())?,
+        programs: preflight::programs(&daemon.binary, std::env::var_os("PATH").as_deref(), pasta)?,
         host,
         rules,
         daemon_environment,

@@ -22,12 +22,12 @@ pub(super) struct Missing {
 }
 
 /// Finds the programs that the sandbox runs. Whether they can do what is needed shows when they run.
-pub(super) fn programs(tailscaled: &Path, path: Option<&OsStr>) -> Result<Programs, Missing> {
+pub(super) fn programs(tailscaled: &Path, path: Option<&OsStr>, pasta: bool) -> Result<Programs, Missing> {
     let find =
         |name: &Path, remedy| find(name, path).ok_or_else(|| Missing { program: name.display().to_string(), remedy });
     Ok(Programs {
         tailscaled: find(tailscaled, "install tailscale, or correct [daemon] binary")?,
-        pasta: find("pasta".as_ref(), "install the package passt")?,
+        pasta: pasta.then(|| find("pasta".as_ref(), "install the package passt")).transpose()?,
         nft: find("nft".as_ref(), "install the package nftables")?,
     })
 }
@@ -153,7 +153,7 @@ mod tests {
         fs::set_permissions(&real, fs::Permissions::from_mode(0o755)).expect("executable");
         let real = fs::canonicalize(real).expect("a path");
         assert_eq!(find("link".as_ref(), Some(directory.path().as_os_str())), Some(real));
-        let missing = programs("no-such-tailscaled".as_ref(), None).expect_err("it is not there");
+        let missing = programs("no-such-tailscaled".as_ref(), None, true).expect_err("it is not there");
         assert!(missing.to_string().contains("install tailscale"), "{missing}");
     }
 }

@@ -1,8 +1,10 @@
 //! Network interfaces, by ioctl (netdevice(7), and the kernel's tuntap.rst).
 #![expect(unsafe_code, reason = "ioctl has no type of its own")]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -17,6 +19,39 @@ pub fn up(name: &str) -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives through the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
+}
+
+/// Gives the interface `name`, which is down, the address and a route to everywhere, and brings it up.
+pub fn lead_everywhere(name: &str, address: Ipv4Addr) -> io::Result<()> {
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_addr = v4(address);
+    // SAFETY: SIOCSIFADDR reads an ifreq, which lives through the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) };
+    Errno::result(answer)?;
+    up(name)?;
+    // SAFETY: an rtentry is plain data, for which zeroes are a value; so is a null pointer for a device of no name.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    route.rt_dst = v4(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = v4(Ipv4Addr::UNSPECIFIED);
+    route.rt_flags = libc::RTF_UP;
+    let device = CString::new(name)?;
+    route.rt_dev = device.as_ptr().cast_mut();
+    // SAFETY: SIOCADDRT reads an rtentry and the name that it points to; both live through the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &route) };
+    Errno::result(answer).map(drop).map_err(io::Error::from)
+}
+
+/// A sockaddr_in in the form that these structures have it.
+fn v4(address: Ipv4Addr) -> libc::sockaddr {
+    // SAFETY: a sockaddr is plain data, for which zeroes are a value.
+    let mut general: libc::sockaddr = unsafe { std::mem::zeroed() };
+    general.sa_family = libc::AF_INET as libc::sa_family_t;
+    // After two bytes of port (sockaddr_in, ip(7)).
+    for (to, from) in general.sa_data[2..].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    general
 }
 
 /// Makes the TAP interface `name`; it is there until the file is closed.

@@ -141,6 +141,17 @@ impl Machine {
         command(&self.layout, program)
     }
 
+    /// A command that runs `program` as an ordinary user: another one where this is root, and this one where the lab was started by one.
+    pub fn ordinary(&self, program: &str) -> Command {
+        let program = self.layout.find(program).unwrap_or_else(|| program.into());
+        if !is_everybody() {
+            return self.command(&program.to_string_lossy());
+        }
+        let mut command = self.command("setpriv");
+        command.args(["--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups", "--"]).arg(program);
+        command
+    }
+
     /// Starts a command; its output goes to a log of its own in the story's folder.
     pub fn spawn(&self, mut command: Command) -> Result<Process, MachineError> {
         let program = program_name(&command);
@@ -247,6 +258,14 @@ pub(super) fn command(layout: &Layout, program: &str) -> Command {
     command.current_dir("/").env_clear().envs(ENVIRONMENT);
     command.env("PATH", layout.search_path()).stdin(Stdio::null());
     command
+}
+
+/// A user that nothing belongs to.
+const ORDINARY: &str = "1001";
+
+/// Whether other users exist here: in a user namespace that an ordinary user made, there is only that one.
+fn is_everybody() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.trim_end().ends_with("4294967295"))
 }
 
 pub(super) fn program_name(command: &Command) -> String {

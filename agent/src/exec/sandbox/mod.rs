@@ -44,7 +44,8 @@ pub(super) const PASTA_RESOLVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(16
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Programs {
     pub tailscaled: PathBuf,
-    pub pasta: PathBuf,
+    /// None where the tailnet is all that is reached, and the broker makes tailscaled's connections.
+    pub pasta: Option<PathBuf>,
     pub nft: PathBuf,
 }
 
@@ -77,6 +78,11 @@ pub(super) struct Output {
 #[derive(Debug)]
 pub(super) struct Handle {
     pub control: OwnedFd,
+}
+
+/// Whether tailscaled's sockets can be made for it.
+pub(super) fn has_broker() -> bool {
+    broker::possible()
 }
 
 /// Starts the sandbox; its news come by `control`.
@@ -128,11 +134,16 @@ fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Fai
     caller.become_root().map_err(Step::IdMaps.failed())?;
     mounts::build(&plan.host).map_err(Step::Mounts.failed())?;
     open_tun().map_err(Step::Tun.failed())?;
+    let outward = plan.host.outward;
     let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
     let pasta = processes.prepare_pasta().map_err(Step::Processes.failed())?;
     processes.start_broker().map_err(Step::Processes.failed())?;
-    processes.use_network(network::build().map_err(Step::Network.failed())?);
-    pasta.go().map_err(Step::Processes.failed())?;
+    let mut network = network::build().map_err(Step::Network.failed())?;
+    match pasta {
+        Some(pasta) => pasta.go().map_err(Step::Processes.failed())?,
+        None => network.lead_nowhere(outward).map_err(Step::Network.failed())?,
+    }
+    processes.use_network(network);
     processes.start_firewall().map_err(Step::Processes.failed())?;
     let room = File::open(ROOM).map_err(Step::Mounts.failed())?;
     tell(control, &News::Built, Some(room.as_raw_fd())).map_err(Step::Processes.failed())?;

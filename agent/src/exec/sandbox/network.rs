@@ -1,7 +1,8 @@
 //! The sandbox's network namespace, and when it has a way out.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
@@ -12,8 +13,14 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use super::mounts::NETWORK;
 use crate::sys::interface;
 
+/// The interface that leads nowhere; as it is called where pasta makes one.
+const NOWHERE: &str = "eth0";
+
+/// For a host without an IPv4 address of its own (TEST-NET-1, RFC 5737).
+const TEST_NET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
 /// Leaves the host's network for one with a loopback interface and nothing else.
-pub(super) fn build() -> io::Result<Routes> {
+pub(super) fn build() -> io::Result<Network> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     interface::up("lo")?;
     // So that ping works without a capability (icmp(7)); where /proc is read-only, it does not.
@@ -21,26 +28,37 @@ pub(super) fn build() -> io::Result<Routes> {
         tracing::debug!("pings are not allowed inside: {error}");
     }
     mount(Some("/proc/self/ns/net"), NETWORK, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    Routes::watch()
+    Network::watch()
 }
 
-/// Tells when a route is added (rtnetlink(7)).
+/// The sandbox's network, which tells when a route is added (rtnetlink(7)).
 #[derive(Debug)]
-pub(super) struct Routes(OwnedFd);
+pub(super) struct Network {
+    routes: OwnedFd,
+    /// The interface is there as long as the file is open.
+    _nowhere: Option<File>,
+}
 
-impl Routes {
+impl Network {
     fn watch() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         let groups = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
-        Ok(Self(socket))
+        Ok(Self { routes: socket, _nowhere: None })
+    }
+
+    /// Makes an interface in which packets get lost, so that tailscaled sees a network: with the host's own address, because that is the one
+    /// of the sockets that the broker makes for it.
+    pub fn lead_nowhere(&mut self, address: Option<Ipv4Addr>) -> io::Result<()> {
+        self._nowhere = Some(interface::tap(NOWHERE)?);
+        interface::lead_everywhere(NOWHERE, address.unwrap_or(TEST_NET))
     }
 
     /// Whether there is a default route. What the kernel has told meanwhile is taken in first, so that the next change is told anew.
-    pub fn lead_out(&self) -> io::Result<bool> {
+    pub fn leads_out(&self) -> io::Result<bool> {
         let mut message = [0; 4096];
-        while recv(self.0.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        while recv(self.routes.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT).is_ok() {}
         let table = |file: &str, is_default: fn(&str) -> bool| match fs::read_to_string(file) {
             Ok(table) => Ok(table.lines().any(is_default)),
             // A kernel without IPv6.
@@ -51,9 +69,9 @@ impl Routes {
     }
 }
 
-impl AsFd for Routes {
+impl AsFd for Network {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.routes.as_fd()
     }
 }
 

@@ -14,9 +14,10 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
+use super::broker::Extent;
 use super::identity::Caller;
 use super::mounts::{self, NETWORK};
-use super::network::Routes;
+use super::network::Network;
 use super::{NOTIFY, PASTA_RESOLVER, Plan, RESOLVER, ROOM, SOCKET, broker, init};
 use crate::exec::control::{Ended, News, Order, Part, hear, tell};
 use crate::sys::fork::{self, ForkError};
@@ -30,7 +31,7 @@ pub(super) struct Processes {
     control: OwnedFd,
     running: Vec<(Part, Pid)>,
     broker: Option<OwnedFd>,
-    routes: Option<Routes>,
+    network: Option<Network>,
     start: Wanted,
     run: Wanted,
 }
@@ -45,12 +46,12 @@ enum Wanted {
 
 /// A pasta that waits for the network that it is to serve.
 #[derive(Debug)]
-pub(super) struct Gate(Option<PipeWriter>);
+pub(super) struct Gate(PipeWriter);
 
 impl Gate {
     /// Lets it go on.
     pub fn go(mut self) -> io::Result<()> {
-        self.0.take().map_or(Ok(()), |mut gate| gate.write_all(b"."))
+        self.0.write_all(b".")
     }
 }
 
@@ -62,16 +63,17 @@ impl Processes {
             control,
             running: Vec::new(),
             broker: None,
-            routes: None,
+            network: None,
             start: Wanted::No,
             run: Wanted::No,
         }
     }
 
     /// pasta lives in the host's network, so it is made before the sandbox leaves that; what it serves is there only afterwards.
-    pub fn prepare_pasta(&mut self) -> Result<Gate, ForkError> {
+    pub fn prepare_pasta(&mut self) -> Result<Option<Gate>, ForkError> {
+        let Some(pasta) = &self.plan.programs.pasta else { return Ok(None) };
         let (wait, gate) = io::pipe()?;
-        let mut command = Command::new(&self.plan.programs.pasta);
+        let mut command = Command::new(pasta);
         // It looks at its own name to know whether it is passt or pasta.
         command.arg0("pasta").args(["--config-net", "--foreground", "--quiet", "--netns-only", "--netns", NETWORK]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
@@ -81,7 +83,7 @@ impl Processes {
         let output = self.plan.output.others.try_clone()?;
         let pid = fork::run(|| started(serve_network(command, wait, output)))?;
         self.running.push((Part::Pasta, pid));
-        Ok(Gate(Some(gate)))
+        Ok(Some(Gate(gate)))
     }
 
     /// The same is true of the broker. Where the kernel cannot do it, tailscaled's packets go through pasta.
@@ -113,8 +115,8 @@ impl Processes {
         Ok(())
     }
 
-    pub fn use_network(&mut self, routes: Routes) {
-        self.routes = Some(routes);
+    pub fn use_network(&mut self, network: Network) {
+        self.network = Some(network);
     }
 
     /// Does what the session asks, until it has ended; the kernel ends everything with this process.
@@ -139,7 +141,7 @@ impl Processes {
     }
 
     fn wait(&self, children: &SignalFd) -> io::Result<()> {
-        let routes = self.routes.as_ref().filter(|_| self.start == Wanted::Yes);
+        let routes = self.network.as_ref().filter(|_| self.start == Wanted::Yes);
         let mut descriptors = vec![
             PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
@@ -171,8 +173,8 @@ impl Processes {
     /// Starts what was asked for and has what it needs. A tailscaled that was started before the network was there would now and then miss it
     /// for a second, and rarely for half a minute.
     fn proceed(&mut self) -> Result<(), ForkError> {
-        let leads_out =
-            self.start == Wanted::Yes && self.routes.as_ref().is_some_and(|routes| routes.lead_out().unwrap_or(true));
+        let leads_out = self.start == Wanted::Yes
+            && self.network.as_ref().is_some_and(|network| network.leads_out().unwrap_or(true));
         if leads_out {
             self.start = Wanted::Done;
             self.start_tailscaled()?;
@@ -202,9 +204,10 @@ impl Processes {
             .env("NOTIFY_SOCKET", room(NOTIFY));
         let output = self.plan.output.tailscaled.try_clone()?;
         let broker = self.broker.take();
+        let extent = if self.plan.programs.pasta.is_some() { Extent::Packets } else { Extent::Everything };
         let pid = fork::run(|| {
             // Without it tailscaled makes its sockets itself: slower, and no reason to fail.
-            let _ = broker.as_ref().map(broker::use_broker);
+            let _ = broker.as_ref().map(|broker| broker::use_broker(broker, extent));
             started(null().and_then(|null| spawned(&mut command, null, output)))
         })?;
         self.running.push((Part::Tailscaled, pid));
@@ -231,6 +234,12 @@ impl Processes {
         Ok(())
     }
 
+    /// Rules that are set are done, and so is a broker that was not needed: tailscaled then reaches everything through pasta.
+    fn may_end(&self, part: Part, ended: Ended) -> bool {
+        let dispensable = part == Part::Firewall || (part == Part::Broker && self.plan.programs.pasta.is_some());
+        dispensable && ended == Ended::Exited(0)
+    }
+
     fn reap(&mut self) -> io::Result<()> {
         loop {
             let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -242,9 +251,7 @@ impl Processes {
             };
             let Some(index) = self.running.iter().position(|(_, running)| *running == pid) else { continue };
             let (part, _) = self.running.swap_remove(index);
-            // Rules that are set, and a broker that nobody needs, are done.
-            let done = matches!(part, Part::Firewall | Part::Broker) && ended == Ended::Exited(0);
-            if !done {
+            if !self.may_end(part, ended) {
                 self.kill_command();
                 tell(&self.control, &News::Lost { part, ended }, None)?;
             }
