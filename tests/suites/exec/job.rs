@@ -12,7 +12,7 @@ use devbox_lab::devbox::{Devbox, Said};
 use devbox_lab::machine::sandbox::exit_code;
 use devbox_lab::machine::{Machine, Process, eventually};
 use devbox_lab::scene::Scene;
-use devbox_lab::witness::Left;
+use devbox_lab::witness::{Left, TOKENS};
 
 /// The uid and gid of the user, without a single capability in the machine.
 pub const USER: &str = "1000";
@@ -24,6 +24,8 @@ pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 pub const GONE: Duration = Duration::from_millis(500);
 /// Far more than a run takes to get anywhere.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Where a story puts files of its own.
+pub const OWN: &str = "/run/story";
 /// Folders of a machine that are its own.
 const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
 
@@ -49,6 +51,13 @@ impl<'a> Job<'a> {
         runner.machine.root().write("/etc/passwd", users)?;
         let before = Traces::of(&runner.machine).await?;
         Ok(Self { runner, before })
+    }
+
+    /// Writes a file of the story's, and returns its path on the machine.
+    pub fn write(&self, name: &str, contents: &str) -> Result<String> {
+        let path = format!("{OWN}/{name}");
+        self.machine.root().write(&path, contents).with_context(|| format!("failed to write {path}"))?;
+        Ok(path)
     }
 
     /// A program, run by the user.
@@ -181,7 +190,11 @@ impl Traces {
 fn list(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
         let entry = entry?;
-        into.insert(entry.path().display().to_string());
+        let path = entry.path();
+        if [OWN, TOKENS].iter().any(|own| path.ends_with(own.trim_start_matches('/'))) {
+            continue;
+        }
+        into.insert(path.display().to_string());
         if entry.file_type()?.is_dir() {
             list(&entry.path(), into)?;
         }

@@ -21,7 +21,8 @@ impl Tree {
     /// The tree of the run that `session` is the outermost process of; its command must run.
     pub async fn of(machine: &Machine, session: Pid) -> Result<Self> {
         let look = || async { Ok(find(machine, session)) };
-        eventually("every process of a run", COMPLETE, look).await
+        let found = eventually("every process of a run", COMPLETE, look).await;
+        found.with_context(|| shown(machine))
     }
 
     /// One of [`PARTS`].
@@ -52,6 +53,12 @@ fn find(machine: &Machine, session: Pid) -> Option<Tree> {
         ("init", init),
         ("command", child(init, &|_| true)?),
     ]))
+}
+
+/// Every process with its parent, for the failure of a story.
+fn shown(machine: &Machine) -> String {
+    let processes = machine.processes().unwrap_or_default().into_iter();
+    format!("{:?}", processes.map(|pid| (pid.as_raw(), parent(pid), depth(pid), comm(pid))).collect::<Vec<_>>())
 }
 
 fn comm(pid: Pid) -> Option<String> {
