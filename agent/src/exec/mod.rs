@@ -100,10 +100,15 @@ fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services
     let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
     let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
     let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() })?;
+    let programs = plan.programs.clone();
     let handle = sandbox::start(plan).map_err(Failure::fork)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::own("start the event loop"))?;
-    runtime.block_on(session::run(request, Given { handle, signals, outputs: [tailscaled, others] }, services))
+    runtime.block_on(session::run(
+        request,
+        Given { handle, signals, programs, outputs: [tailscaled, others] },
+        services,
+    ))
 }
 
 fn plan(request: &Request, output: Output) -> Result<Plan, Failure> {
