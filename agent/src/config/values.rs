@@ -128,7 +128,8 @@ fn any_url(written: &str) -> Checked<Url> {
     if bare { Ok(url) } else { Err(format!("{} has more than scheme, host and port", quoted(written))) }
 }
 
-fn is_literal(url: &Url) -> bool {
+/// Whether a URL names its host by address.
+pub fn is_literal(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }

@@ -16,7 +16,9 @@ use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
 use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::github::{self, GithubActions};
 use crate::metadata::secret_file::Environment;
+use crate::metadata::service::Service;
 use crate::metadata::{Metadata, Rules};
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
@@ -108,13 +110,10 @@ fn machine(settings: &Settings) -> anyhow::Result<Machine> {
     })
 }
 
-/// The agent's environment for tailscaled, without the variable that holds the workload token.
+/// The agent's environment for tailscaled, without the variables that hold a workload token or what fetches one.
 fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
-    let token = match &settings.metadata.provider {
-        ProviderSettings::File { token: TokenSource::Environment(name), .. } => Some(name.as_str()),
-        _ => None,
-    };
-    std::env::vars_os().filter(|(name, _)| name.to_str() != token || token.is_none()).collect()
+    let secret = |name: &OsString| name.to_str().is_some_and(|name| settings.metadata.provider.keeps(name));
+    std::env::vars_os().filter(|(name, _)| !secret(name)).collect()
 }
 
 type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
@@ -129,6 +128,11 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
             let bearer = bearer.clone().map(|place| Bearer { place, environment: environment() });
             let channel = channel(endpoint, bearer, clock)?;
             (Arc::new(Devbox::new(channel.clone(), rules)), Some(channel))
+        }
+        ProviderSettings::GithubActions { instance } => {
+            let service = Service::remote(github::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of GitHub's token service")?;
+            (Arc::new(GithubActions::new(service, environment(), instance.clone(), rules)), None)
         }
         ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
     };
