@@ -56,8 +56,8 @@ macro_rules! keys {
 
 keys! {
     MetadataProvider "metadata.provider" Preset::Text("devbox");
-        "\"devbox\", \"github-actions\" or \"file\"";
-        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"file\" reads a token that something else keeps fresh. The last two take everything else from the section tailnet below."
+        "\"devbox\", \"namespace\", \"github-actions\" or \"file\"";
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"namespace\" is Namespace's IAM, by the credential that its devboxes and runners have; \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"file\" reads a token that something else keeps fresh. The last two take everything else from the section tailnet below."
     MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
         "a URL without path, https or http to an IP address, or unix:/path";
         "Where the provider \"devbox\" asks. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
@@ -75,7 +75,10 @@ keys! {
         "Instead of metadata.token: a program that prints a JWT for the audience, which it gets as a last argument. The agent runs it as itself, so it trusts this file's owner with that."
     MetadataInstance "metadata.instance" Preset::Unset("\"i-4f2c\"");
         "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
-        "The instance id with a provider that has none of its own. When not set: with \"file\" the machine id; with \"github-actions\" the number and attempt of the run, the job and the runner's name."
+        "The instance id with a provider that has none of its own. When not set: with \"namespace\" its metadata service's, else the machine id; with \"file\" the machine id; with \"github-actions\" the number and attempt of the run, the job and the runner's name."
+    MetadataIntegration "metadata.integration" Preset::Unset("\"staging\"");
+        "1 to 128 characters, none of them a control character";
+        "With the provider \"namespace\", the name of the workspace's Tailscale integration that says which credential and tags the node has; \"default\" when not set. Not asked for when client_id and tags are both set below."
 
     TailnetControlUrl "tailnet.control_url" Preset::Text("https://controlplane.tailscale.com");
         "a URL without path, https or http to an IP address";

@@ -67,12 +67,17 @@ impl<'a> Checker<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Provider {
     Devbox,
+    Namespace,
     GithubActions,
     File,
 }
 
-const PROVIDERS: &[(&str, Provider)] =
-    &[("devbox", Provider::Devbox), ("github-actions", Provider::GithubActions), ("file", Provider::File)];
+const PROVIDERS: &[(&str, Provider)] = &[
+    ("devbox", Provider::Devbox),
+    ("namespace", Provider::Namespace),
+    ("github-actions", Provider::GithubActions),
+    ("file", Provider::File),
+];
 
 fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, PROVIDERS));
@@ -83,12 +88,14 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let token = checker.value(Key::MetadataToken, values::token);
     let command = checker.value(Key::MetadataCommand, values::command);
     let instance = checker.value(Key::MetadataInstance, values::instance);
+    let integration = checker.value(Key::MetadataIntegration, values::integration);
     let provider = match provider? {
         Provider::Devbox => {
             let endpoint = endpoint?;
             check_bearer(checker, &endpoint);
             ProviderSettings::Devbox { endpoint, bearer }
         }
+        Provider::Namespace => ProviderSettings::Namespace { integration, instance },
         Provider::GithubActions => {
             check_spec(checker, "github-actions");
             ProviderSettings::GithubActions { instance }

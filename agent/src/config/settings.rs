@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
-use crate::metadata::github;
 use crate::metadata::spec::Lifecycle;
+use crate::metadata::{github, namespace};
 
 /// Everything that configuration decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,13 @@ pub enum ProviderSettings {
         /// `instance.id`; else made of the job's run, name and runner.
         instance: Option<String>,
     },
+    /// A machine of Namespace's, with an integration of its workspace for a spec.
+    Namespace {
+        /// The integration's name; else `default`.
+        integration: Option<String>,
+        /// `instance.id`; else the metadata service's, else the machine id.
+        instance: Option<String>,
+    },
     /// A token that something else keeps fresh; the spec comes from configuration.
     File {
         /// Where the token is.
@@ -68,6 +75,7 @@ impl ProviderSettings {
         match self {
             Self::File { token: TokenSource::Environment(name), .. } => name == variable,
             Self::GithubActions { .. } => [github::URL, github::TOKEN].contains(&variable),
+            Self::Namespace { .. } => variable == namespace::SPEC,
             Self::Devbox { .. } | Self::File { .. } => false,
         }
     }

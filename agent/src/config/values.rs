@@ -230,6 +230,13 @@ pub fn instance(value: &Value) -> Checked<String> {
     if plain { Ok(id.to_owned()) } else { Err(format!("{} is not an instance id", quoted(id))) }
 }
 
+/// The name of one of a workspace's integrations, which has no form that is known here.
+pub fn integration(value: &Value) -> Checked<String> {
+    let name = text(value)?;
+    let plain = (1..=ID_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if plain { Ok(name.to_owned()) } else { Err(format!("{} is no name", quoted(name))) }
+}
+
 /// A federated credential's client id; it becomes part of the audience, a URL without scheme.
 pub fn client_id(value: &Value) -> Checked<String> {
     let id = text(value)?;

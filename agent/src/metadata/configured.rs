@@ -29,7 +29,7 @@ fn spec(instance: Instance, rules: &Rules) -> Result<Spec, Fault> {
 }
 
 /// A tag that changes with the spec, so that one kept from before a change of configuration does not match.
-pub fn tag(spec: &Result<Spec, Fault>) -> String {
+fn tag(spec: &Result<Spec, Fault>) -> String {
     let mut hasher = DefaultHasher::new();
     format!("{spec:?}").hash(&mut hasher);
     format!("{:016x}", hasher.finish())

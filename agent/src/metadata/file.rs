@@ -89,7 +89,11 @@ impl Metadata for File {
     }
 }
 
-async fn machine_id(path: &Path) -> Result<String, FileError> {
+/// This machine's id, machine-id(5).
+///
+/// # Errors
+/// When there is none yet, or it cannot be read.
+pub async fn machine_id(path: &Path) -> Result<String, FileError> {
     let text =
         tokio::fs::read_to_string(path).await.map_err(|source| FileError::MachineId { path: path.into(), source })?;
     let id = text.trim();

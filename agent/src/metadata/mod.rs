@@ -7,6 +7,7 @@ pub mod document;
 pub mod file;
 pub mod github;
 pub mod hostname;
+pub mod namespace;
 pub mod parse;
 pub mod resolve;
 pub mod secret_file;

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod minter;
+pub mod namespace;
 pub mod naming;
 mod random;
 pub mod relay;
@@ -49,6 +50,7 @@ use self::issuer::Issuer;
 use self::ledger::{Ledger, SecretKind};
 use self::metadata::Metadata;
 use self::minter::HeadscaleMinter;
+use self::namespace::Namespace;
 use self::relay::Relay;
 use self::report::ReportSink;
 
@@ -206,6 +208,15 @@ impl Platform {
     /// When there is no free port.
     pub async fn github(&self) -> Result<TokenService> {
         TokenService::start(self.free_port(), self.issuer.clone(), self.api.certify().await?)
+    }
+
+    /// Starts Namespace's IAM, and the metadata service of one instance of a workspace, on the platform's own address.
+    ///
+    /// # Errors
+    /// When there are no free ports.
+    pub async fn namespace(&self, workspace: &str, id: &str) -> Result<Namespace> {
+        let (issuer, ledger) = (self.issuer.clone(), self.ledger.clone());
+        Namespace::start(self.free_port(), (workspace, id), issuer, ledger, self.api.certify().await?)
     }
 
     fn free_port(&self) -> SocketAddr {
