@@ -56,8 +56,8 @@ macro_rules! keys {
 
 keys! {
     MetadataProvider "metadata.provider" Preset::Text("devbox");
-        "\"devbox\" or \"file\"";
-        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"file\" reads a token that something else keeps fresh, and takes everything else from the section tailnet below."
+        "\"devbox\", \"namespace\", \"github-actions\" or \"file\"";
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"namespace\" is Namespace's IAM, by the credential that its devboxes and runners have; \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"file\" reads a token that something else keeps fresh. The last two take everything else from the section tailnet below."
     MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
         "a URL without path, https or http to an IP address, or unix:/path";
         "Where the provider \"devbox\" asks. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
@@ -75,7 +75,10 @@ keys! {
         "Instead of metadata.token: a program that prints a JWT for the audience, which it gets as a last argument. The agent runs it as itself, so it trusts this file's owner with that."
     MetadataInstance "metadata.instance" Preset::Unset("\"i-4f2c\"");
         "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
-        "The instance id with the provider \"file\"; the machine id when not set."
+        "The instance id with a provider that has none of its own. When not set: with \"namespace\" its metadata service's, else the machine id; with \"file\" the machine id; with \"github-actions\" the number and attempt of the run, the job and the runner's name."
+    MetadataIntegration "metadata.integration" Preset::Unset("\"staging\"");
+        "1 to 128 characters, none of them a control character";
+        "With the provider \"namespace\", the name of the workspace's Tailscale integration that says which credential and tags the node has; \"default\" when not set. Not asked for when client_id and tags are both set below."
 
     TailnetControlUrl "tailnet.control_url" Preset::Text("https://controlplane.tailscale.com");
         "a URL without path, https or http to an IP address";
@@ -94,16 +97,16 @@ keys! {
         "What happens after somebody's `tailscale logout`: the node joins again, or stays out until `devbox-agent rejoin`."
     TailnetClientId "tailnet.client_id" Preset::Unset("\"kAbC123\"");
         "1 to 128 printable ASCII characters without spaces and slashes";
-        "The client id of the federated credential in the tailnet's settings. Usually left to the metadata document; set here, it wins. Needed here with the provider \"file\"."
+        "The client id of the federated credential in the tailnet's settings. Usually left to the metadata document; set here, it wins. Needed here with a provider that has no spec: \"github-actions\", \"file\"."
     TailnetTags "tailnet.tags" Preset::Unset("[\"tag:devbox\"]");
         "1 to 16 different tags, each \"tag:\", a lower-case letter, then lower-case letters, digits and '-'";
-        "The tags of the node; the credential must own them. Usually left to the metadata document; set here, they win. Needed here with the provider \"file\"."
+        "The tags of the node; the credential must own them. Usually left to the metadata document; set here, they win. Needed here with a provider that has no spec: \"github-actions\", \"file\"."
     TailnetHostname "tailnet.hostname" Preset::Unset("\"web-api\"");
         "1 to 63 lower-case letters, digits and '-', with no '-' at either end";
-        "The name of the node. Usually left to the metadata document; set here, it wins. With the provider \"file\", made from the instance id when not set."
+        "The name of the node. Usually left to the metadata document; set here, it wins. When neither says one it is made of the instance's name, or of its id."
     TailnetLifecycle "tailnet.lifecycle" Preset::Unset("\"persistent\"");
         "\"persistent\" or \"ephemeral\"";
-        "Whether the node outlives the run of the machine (a devbox) or goes with it (a runner). Usually left to the metadata document; set here, it wins."
+        "Whether the node outlives the run of the machine (a devbox) or goes with it (a runner). Usually left to the metadata document; set here, it wins. A job of GitHub Actions is ephemeral when not set."
     TailnetAcceptDns "tailnet.accept_dns" Preset::Unset("true");
         "true or false";
         "Use the tailnet's DNS, MagicDNS names among them. Usually left to the metadata document, which means true when it says nothing; set here, it wins."
@@ -155,7 +158,7 @@ keys! {
         "Tell the platform how the node is: on every change, and regularly."
     ReportEndpoint "report.endpoint" Preset::Unset("\"http://169.254.169.254\"");
         "a URL without path, https or http to an IP address, or unix:/path";
-        "Where reports go; metadata.endpoint when not set. The provider \"file\" sends none unless this is set."
+        "Where reports go; metadata.endpoint when not set. Providers other than \"devbox\" send none unless this is set."
 
     PathsState "paths.state" Preset::Text("/var/lib/devbox-agent");
         "an absolute path";

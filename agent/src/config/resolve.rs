@@ -67,10 +67,17 @@ impl<'a> Checker<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Provider {
     Devbox,
+    Namespace,
+    GithubActions,
     File,
 }
 
-const PROVIDERS: &[(&str, Provider)] = &[("devbox", Provider::Devbox), ("file", Provider::File)];
+const PROVIDERS: &[(&str, Provider)] = &[
+    ("devbox", Provider::Devbox),
+    ("namespace", Provider::Namespace),
+    ("github-actions", Provider::GithubActions),
+    ("file", Provider::File),
+];
 
 fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, PROVIDERS));
@@ -81,14 +88,21 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let token = checker.value(Key::MetadataToken, values::token);
     let command = checker.value(Key::MetadataCommand, values::command);
     let instance = checker.value(Key::MetadataInstance, values::instance);
+    let integration = checker.value(Key::MetadataIntegration, values::integration);
     let provider = match provider? {
         Provider::Devbox => {
             let endpoint = endpoint?;
             check_bearer(checker, &endpoint);
             ProviderSettings::Devbox { endpoint, bearer }
         }
+        Provider::Namespace => ProviderSettings::Namespace { integration, instance },
+        Provider::GithubActions => {
+            check_spec(checker, "github-actions");
+            ProviderSettings::GithubActions { instance }
+        }
         Provider::File => {
             check_file_provider(checker);
+            check_spec(checker, "file");
             ProviderSettings::File { token: token.or(command)?, instance }
         }
     };
@@ -106,7 +120,7 @@ fn check_bearer(checker: &mut Checker<'_>, endpoint: &Endpoint) {
     }
 }
 
-/// What only configuration can say when there is no metadata document.
+/// One source of the token, and no more.
 fn check_file_provider(checker: &mut Checker<'_>) {
     match (checker.is_set(Key::MetadataToken), checker.is_set(Key::MetadataCommand)) {
         (true, true) => {
@@ -119,9 +133,13 @@ fn check_file_provider(checker: &mut Checker<'_>) {
         (false, false) => checker.conflict(Key::MetadataProvider, "\"file\" needs metadata.token or metadata.command"),
         _ => {}
     }
+}
+
+/// What only configuration can say when there is no metadata document.
+fn check_spec(checker: &mut Checker<'_>, provider: &str) {
     for key in [Key::TailnetClientId, Key::TailnetTags] {
         if !checker.is_set(key) {
-            checker.conflict(Key::MetadataProvider, format!("\"file\" needs {}", key.name()));
+            checker.conflict(Key::MetadataProvider, format!("\"{provider}\" needs {}", key.name()));
         }
     }
 }

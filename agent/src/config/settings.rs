@@ -6,6 +6,7 @@ use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
 use crate::metadata::spec::Lifecycle;
+use crate::metadata::{github, namespace};
 
 /// Everything that configuration decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,18 @@ pub enum ProviderSettings {
         /// What is shown to it; never over plain `http`.
         bearer: Option<SecretFile>,
     },
+    /// A job of GitHub Actions, by its environment; the spec comes from configuration.
+    GithubActions {
+        /// `instance.id`; else made of the job's run, name and runner.
+        instance: Option<String>,
+    },
+    /// A machine of Namespace's, with an integration of its workspace for a spec.
+    Namespace {
+        /// The integration's name; else `default`.
+        integration: Option<String>,
+        /// `instance.id`; else the metadata service's, else the machine id.
+        instance: Option<String>,
+    },
     /// A token that something else keeps fresh; the spec comes from configuration.
     File {
         /// Where the token is.
@@ -56,6 +69,18 @@ pub enum ProviderSettings {
     },
 }
 
+impl ProviderSettings {
+    /// Whether a variable of the environment is for this agent alone, since it holds a token or what fetches one.
+    pub fn keeps(&self, variable: &str) -> bool {
+        match self {
+            Self::File { token: TokenSource::Environment(name), .. } => name == variable,
+            Self::GithubActions { .. } => [github::URL, github::TOKEN].contains(&variable),
+            Self::Namespace { .. } => variable == namespace::SPEC,
+            Self::Devbox { .. } | Self::File { .. } => false,
+        }
+    }
+}
+
 /// Where an HTTP service is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Endpoint {
@@ -63,6 +88,20 @@ pub enum Endpoint {
     Url(Url),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The URL that requests to it begin with, and the socket that they all go to if it is one.
+    pub fn parts(&self) -> (Url, Option<PathBuf>) {
+        match self {
+            Self::Url(url) => (url.clone(), None),
+            Self::Unix(path) => (localhost(), Some(path.clone())),
+        }
+    }
+}
+
+fn localhost() -> Url {
+    Url::parse("http://localhost").unwrap_or_else(|_| unreachable!("a constant URL parses"))
 }
 
 /// Where a secret is that configuration only names; read anew each time.

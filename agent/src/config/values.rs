@@ -128,7 +128,8 @@ fn any_url(written: &str) -> Checked<Url> {
     if bare { Ok(url) } else { Err(format!("{} has more than scheme, host and port", quoted(written))) }
 }
 
-fn is_literal(url: &Url) -> bool {
+/// Whether a URL names its host by address.
+pub fn is_literal(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
@@ -227,6 +228,13 @@ pub fn instance(value: &Value) -> Checked<String> {
     let plain = (1..=ID_MAX).contains(&id.len());
     let plain = plain && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     if plain { Ok(id.to_owned()) } else { Err(format!("{} is not an instance id", quoted(id))) }
+}
+
+/// The name of one of a workspace's integrations, which has no form that is known here.
+pub fn integration(value: &Value) -> Checked<String> {
+    let name = text(value)?;
+    let plain = (1..=ID_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if plain { Ok(name.to_owned()) } else { Err(format!("{} is no name", quoted(name))) }
 }
 
 /// A federated credential's client id; it becomes part of the audience, a URL without scheme.

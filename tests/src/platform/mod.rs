@@ -9,6 +9,7 @@
 pub mod exchange;
 pub mod facade;
 pub mod fault;
+pub mod github;
 pub mod headscale;
 pub mod instance;
 pub mod issuer;
@@ -16,6 +17,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod minter;
+pub mod namespace;
 pub mod naming;
 mod random;
 pub mod relay;
@@ -40,6 +42,7 @@ use anyhow::{Context as _, Result};
 
 use self::exchange::Credential;
 use self::facade::Facade;
+use self::github::TokenService;
 use self::headscale::api::{NewKey, Node};
 use self::headscale::{Headscale, HeadscaleConfig};
 use self::instance::{InstanceSpec, Instances};
@@ -47,6 +50,7 @@ use self::issuer::Issuer;
 use self::ledger::{Ledger, SecretKind};
 use self::metadata::Metadata;
 use self::minter::HeadscaleMinter;
+use self::namespace::Namespace;
 use self::relay::Relay;
 use self::report::ReportSink;
 
@@ -198,6 +202,27 @@ impl Platform {
         Metadata::start_tls(at, sources, self.api.certify().await?)
     }
 
+    /// Starts GitHub's token service on the platform's own address; clients must trust [`Self::ca_file`].
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn github(&self) -> Result<TokenService> {
+        TokenService::start(self.free_port(), self.issuer.clone(), self.api.certify().await?)
+    }
+
+    /// Starts Namespace's IAM, and the metadata service of one instance of a workspace, on the platform's own address.
+    ///
+    /// # Errors
+    /// When there are no free ports.
+    pub async fn namespace(&self, workspace: &str, id: &str) -> Result<Namespace> {
+        let (issuer, ledger) = (self.issuer.clone(), self.ledger.clone());
+        Namespace::start(self.free_port(), (workspace, id), issuer, ledger, self.api.certify().await?)
+    }
+
+    fn free_port(&self) -> SocketAddr {
+        SocketAddr::new(self.api_relay.address().ip(), 0)
+    }
+
     /// Returns the URL of the API; clients must trust [`Self::ca_file`].
     pub fn api_url(&self) -> String {
         format!("https://{}", self.api_relay.address())
@@ -215,10 +240,15 @@ impl Platform {
 
     /// Adds a credential at the API that trusts this platform's issuer for the instances of a workspace.
     pub fn add_credential(&self, client_id: &str, workspace: &str, tags: &[&str]) {
+        self.trust(client_id, &format!("{workspace}/*"), tags);
+    }
+
+    /// Adds a credential at the API that trusts this platform's issuer for subjects of a pattern, in which `*` stands for any text.
+    pub fn trust(&self, client_id: &str, subjects: &str, tags: &[&str]) {
         self.api.add_credential(Credential {
             client_id: client_id.to_owned(),
             issuer: self.issuer.url(),
-            subject: format!("{workspace}/*"),
+            subject: subjects.to_owned(),
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
         });
     }

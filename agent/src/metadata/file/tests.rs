@@ -9,18 +9,15 @@ use super::secret_file::SECRET_MAX;
 use super::*;
 use crate::config::settings::SecretFile;
 use crate::metadata::spec::{Lifecycle, Wanted};
-use crate::metadata::testing::rules;
+use crate::metadata::testing::configured_rules;
 
 fn provider(token: TokenSource) -> File {
-    let mut rules = rules();
-    rules.tailnet.client_id = Some("kConfig".into());
-    rules.tailnet.tags = Some(vec!["tag:ci".into()]);
     let environment: Environment = Arc::new(|name| (name == "JWT").then(|| " from-env\n".into()));
     File::new(FileSettings {
         token,
         instance: Some("box-1".into()),
         machine_id: "/nonexistent/machine-id".into(),
-        rules,
+        rules: configured_rules(),
         environment,
         deadline: COMMAND_DEADLINE,
     })
