@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::{getpgrp, tcgetpgrp};
 
 pub use self::failure::FAILED;
@@ -29,7 +30,8 @@ pub use self::given::GivenKey;
 use self::host::Host;
 pub use self::sandbox::Target;
 use self::sandbox::{Output, Plan};
-use self::session::{Given, signals};
+use self::session::Given;
+use self::session::signals::{self, Blocked};
 use crate::clock::{Clock, Now};
 use crate::config::Settings;
 use crate::federation::Federation;
@@ -100,19 +102,16 @@ pub fn run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services
 }
 
 fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services>) -> Result<u8, Failure> {
-    let signals = signals::block(request.shared_group).map_err(Failure::own("block signals"))?;
+    let Blocked { set, before } = signals::block(request.shared_group).map_err(Failure::own("block signals"))?;
     let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
     let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
-    let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() })?;
+    let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() }, before)?;
     let programs = plan.programs.clone();
     let handle = sandbox::start(plan).map_err(Failure::fork)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::own("start the event loop"))?;
-    runtime.block_on(session::run(
-        request,
-        Given { handle, signals, programs, outputs: [tailscaled, others] },
-        services,
-    ))
+    let given = Given { handle, signals: set, programs, outputs: [tailscaled, others] };
+    runtime.block_on(session::run(request, given, services))
 }
 
 /// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.
@@ -120,7 +119,7 @@ fn forwarder(server: IpAddr, pasta: bool) -> IpAddr {
     if pasta && server.is_ipv6() { FORWARDER6.into() } else { FORWARDER.into() }
 }
 
-fn plan(request: &Request, output: Output) -> Result<Plan, Failure> {
+fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure> {
     let daemon = &request.settings.daemon;
     let host = Host::read().map_err(Failure::own("read the host's addresses"))?;
     // Where nothing but the tailnet is reached, and tailscaled's sockets are made for it, there is nothing for pasta to do.
@@ -145,6 +144,7 @@ fn plan(request: &Request, output: Output) -> Result<Plan, Failure> {
         environment: request.environment.clone(),
         wait_for: request.wait_for.clone(),
         shared_group: request.shared_group,
+        mask,
         output,
     })
 }

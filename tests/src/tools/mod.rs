@@ -62,6 +62,11 @@ pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[
     Ok(go::ensure(workspace, progress, programs)?)
 }
 
+/// Installs what the stories of `exec` run.
+pub fn prepare_exec(progress: &Progress) -> Result<(), PackageError> {
+    install_missing(progress, packages::FOR_EXEC)
+}
+
 /// Makes what machines boot from, with the programs of [`prepare_programs`] in it and the agent's package. Needs root.
 pub fn prepare_images(workspace: &Workspace, progress: &Progress, agent: &Path) -> Result<Images, PrepareError> {
     install_missing(progress, packages::TO_BOOT)?;

@@ -25,7 +25,7 @@ pub(super) fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> u8 {
         return FAILED;
     }
     let Some((program, arguments)) = plan.command.split_first() else { return FAILED };
-    // It looks the program up in the PATH that the command gets, and resets signals and their mask, as for any child.
+    // It looks the program up in the PATH that the command gets, and resets SIGPIPE, as for any child.
     let error = Command::new(program).args(arguments).env_clear().envs(plan.environment.iter().cloned()).exec();
     eprintln!("devbox-agent exec: {}: {error}", program.display());
     if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
@@ -36,5 +36,6 @@ fn prepare(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     }
     caller.return_to()?;
+    plan.mask.thread_set_mask()?;
     tell(control, &News::Running, None)
 }

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 use self::identity::Caller;
 pub use self::probe::Target;
@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub wait_for: Option<Target>,
     /// The command stays in the caller's process group, and gets the terminal's signals as any command does.
     pub shared_group: bool,
+    /// The signals that the caller has blocked, as the command will.
+    pub mask: SigSet,
     /// Where tailscaled's, and pasta's and nft's, output goes.
     pub output: Output,
 }

@@ -283,8 +283,9 @@ fn serve_network(mut command: Command, mut wait: PipeReader, output: OwnedFd) ->
     spawned(&mut command, null()?, output)
 }
 
-/// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's.
+/// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's and no signal blocked.
 fn spawned(command: &mut Command, input: OwnedFd, output: OwnedFd) -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
     fork::keep_descriptors_below(3)?;
     command.stdin(Stdio::from(input)).stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output));
     Err(command.process_group(0).exec())

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 
@@ -24,14 +24,22 @@ pub(super) struct Arrived {
     pub from_terminal: bool,
 }
 
-/// The set to block before the sandbox is made: PID 1 of a namespace gets them blocked too, and programs that are executed reset it.
-pub(in crate::exec) fn block(shared_group: bool) -> io::Result<SigSet> {
+/// What [`block`] did.
+pub(in crate::exec) struct Blocked {
+    /// The signals that are blocked for this process to read.
+    pub set: SigSet,
+    /// The mask before, which is the caller's and so the command's.
+    pub before: SigSet,
+}
+
+/// Blocks the signals before the sandbox is made, whose processes get them blocked too; what they execute would inherit that, if nobody undid it.
+pub(in crate::exec) fn block(shared_group: bool) -> io::Result<Blocked> {
     let mut set: SigSet = PASSED_ON.into_iter().collect();
     if !shared_group {
         JOB_CONTROL.into_iter().for_each(|signal| set.add(signal));
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
-    Ok(set)
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    Ok(Blocked { set, before })
 }
 
 /// Where blocked signals arrive (signalfd(2)).

@@ -1,0 +1,1 @@
+//! A machine that is in the tailnet by a person's hand, and what it serves.
