@@ -164,8 +164,8 @@ fn command(scene: &Scene, way: Way, machine: &Machine) -> Result<Command> {
     }
 }
 
-/// What a CI job does by hand, without waiting where it need not. The lab has made this user root of a namespace, and pasta is told that it is not
-/// to become nobody.
+/// What a CI job does by hand, without waiting where it need not.
+
 fn script(scene: &Scene) -> String {
     let (metadata, api, control) =
         (scene.platform.metadata_url(), scene.platform.api_url(), scene.platform.control_url());
@@ -179,7 +179,7 @@ key=$(curl -sf -H "Authorization: Bearer $access" -H 'Content-Type: application/
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export key dir HOME="$dir"
-pasta --config-net --runas 0 -q -- sh -c '
+pasta --config-net -q -- sh -c '
 tailscaled --tun=tailscale0 --state=mem: --statedir="$dir" --socket="$dir/s" >"$dir/log" 2>&1 &
 until [ -S "$dir/s" ]; do sleep 0.01; done
 tailscale --socket="$dir/s" up --auth-key="$key" --login-server={control}
