@@ -237,6 +237,14 @@ pub fn integration(value: &Value) -> Checked<String> {
     if plain { Ok(name.to_owned()) } else { Err(format!("{} is no name", quoted(name))) }
 }
 
+/// A service account's name or a managed identity's client id; it becomes a part of a URL's path or query.
+pub fn identity(value: &Value) -> Checked<String> {
+    let name = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | ':');
+    let valid = (1..=ID_MAX).contains(&name.len()) && name.chars().all(plain) && !matches!(name, "." | "..");
+    if valid { Ok(name.to_owned()) } else { Err(format!("{} is not an identity", quoted(name))) }
+}
+
 /// A federated credential's client id; it becomes part of the audience, a URL without scheme.
 pub fn client_id(value: &Value) -> Checked<String> {
     let id = text(value)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{CLIENT, Devbox};

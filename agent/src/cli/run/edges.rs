@@ -14,8 +14,10 @@ use crate::core::edges::Edges;
 use crate::federation::Federation;
 use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
+use crate::metadata::azure::{self, Azure};
 use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::gce::{self, Gce};
 use crate::metadata::github::{self, GithubActions};
 use crate::metadata::namespace::{self, Namespace, NamespaceSettings};
 use crate::metadata::secret_file::Environment;
@@ -150,6 +152,16 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
                 environment: environment(),
             };
             (Arc::new(Namespace::new(settings, service)), None)
+        }
+        ProviderSettings::Gce { endpoint, identity } => {
+            let service = Service::local(endpoint, gce::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata server")?;
+            (Arc::new(Gce::new(service, identity.clone(), rules)), None)
+        }
+        ProviderSettings::Azure { endpoint, identity, instance } => {
+            let service = Service::local(endpoint, azure::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata service")?;
+            (Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules)), None)
         }
         ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
     };
