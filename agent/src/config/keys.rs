@@ -68,8 +68,8 @@ keys! {
         "an absolute path, or credential:NAME";
         "A secret that metadata.endpoint wants to see: a file, or the systemd credential NAME of the agent's unit, read anew for every request and sent as `Authorization: Bearer`. Only with an endpoint of https or unix: on plain http anybody on the way would read it. The unit imports the system's credentials named devbox-agent.*; for others, write LoadCredential= into a drop-in. Never the secret itself."
     MetadataToken "metadata.token" Preset::Unset("\"/run/workload/token\"");
-        "an absolute path, credential:NAME or env:NAME";
-        "Where the provider \"file\" finds the workload token: a file with a JWT or the systemd credential NAME of the agent's unit (see bearer), both read anew each time, or env:NAME for a variable of the agent's own environment. systemd passes a credential when the unit starts: what is renewed while the machine runs belongs in a file. Never the token itself."
+        "an absolute path, credential:NAME, env:NAME or fd:N";
+        "Where the provider \"file\" finds the workload token: a file with a JWT or the systemd credential NAME of the agent's unit (see bearer), both read anew each time, env:NAME for a variable of the agent's own environment, or fd:N for a descriptor that whoever started the agent left open for it, from 3 on, which is read once. systemd passes a credential when the unit starts: what is renewed while the machine runs belongs in a file. Never the token itself."
     MetadataCommand "metadata.command" Preset::Unset("[\"/usr/local/bin/workload-token\", \"--audience\"]");
         "a list of strings, a program's absolute path and its arguments";
         "Instead of metadata.token: a program that prints a JWT for the audience, which it gets as a last argument. The agent runs it as itself, so it trusts this file's owner with that."

@@ -1,5 +1,6 @@
 //! What the agent runs with: every value valid and typed.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use reqwest::Url;
@@ -163,13 +164,15 @@ pub enum SecretFile {
     Credential(String),
 }
 
-/// Where the `file` provider's token is; read anew each time.
+/// Where the `file` provider's token is; read anew each time, but for a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `token = "/path"` or `token = "credential:NAME"`.
     File(SecretFile),
     /// `token = "env:NAME"`.
     Environment(String),
+    /// `token = "fd:N"`: read once, since a pipe gives it once.
+    Descriptor(RawFd),
     /// `command = [argv]`: prints a JWT for the audience in its last argument.
     Command(Vec<String>),
 }

@@ -3,6 +3,7 @@
 pub mod azure;
 pub mod command;
 pub mod configured;
+pub mod descriptor;
 pub mod detect;
 pub mod devbox;
 pub mod document;

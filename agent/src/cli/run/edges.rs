@@ -25,6 +25,7 @@ use crate::metadata::service::Service;
 use crate::metadata::{Metadata, Rules};
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
+use crate::sys::descriptor;
 use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
 use crate::tailscaled::unit::UnitSupervisor;
@@ -163,7 +164,13 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
             let service = service.context("failed to prepare the client of the metadata service")?;
             (Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules)), None)
         }
-        ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
+        ProviderSettings::File { token, instance } => {
+            if let TokenSource::Descriptor(number) = token {
+                let kept = descriptor::keep(*number);
+                kept.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
+            }
+            (Arc::new(File::new(file(token, instance, rules))), None)
+        }
     };
     let sink = named.or(own).map(|channel| Arc::new(HttpSink::new(channel)) as Arc<dyn Sink>);
     Ok((provider, sink))
