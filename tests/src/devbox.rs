@@ -117,6 +117,17 @@ impl<'a> Devbox<'a> {
         Ok(())
     }
 
+    /// Starts the agent by a line of the shell, which may redirect.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_by(&mut self, line: &str) -> Result<()> {
+        let mut shell = self.machine.command("sh");
+        shell.args(["-c", &format!("exec {line}")]);
+        self.agent = Some(self.machine.spawn(shell)?);
+        Ok(())
+    }
+
     /// The agent.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::keys::Key;
 use super::problem::{Origin, Problem};
 use super::settings::{
     AfterLogout, DaemonSettings, Endpoint, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
-    ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
+    ProviderKind, ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
 };
 use super::values::{self, Checked};
 use crate::metadata::spec::Lifecycle;
@@ -64,23 +64,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Provider {
-    Devbox,
-    Namespace,
-    GithubActions,
-    File,
-}
-
-const PROVIDERS: &[(&str, Provider)] = &[
-    ("devbox", Provider::Devbox),
-    ("namespace", Provider::Namespace),
-    ("github-actions", Provider::GithubActions),
-    ("file", Provider::File),
-];
-
 fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
-    let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, PROVIDERS));
+    let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, ProviderKind::NAMES));
     let may_set = checker.value(Key::MetadataMaySet, values::spec_fields);
     // Also what the chosen provider does not use is checked: it would be wrong on the day it is used.
     let endpoint = checker.value(Key::MetadataEndpoint, values::endpoint);
@@ -89,20 +74,26 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let command = checker.value(Key::MetadataCommand, values::command);
     let instance = checker.value(Key::MetadataInstance, values::instance);
     let integration = checker.value(Key::MetadataIntegration, values::integration);
+    let identity = checker.value(Key::MetadataIdentity, values::identity);
     let provider = match provider? {
-        Provider::Devbox => {
+        ProviderKind::Devbox => {
             let endpoint = endpoint?;
             check_bearer(checker, &endpoint);
             ProviderSettings::Devbox { endpoint, bearer }
         }
-        Provider::Namespace => ProviderSettings::Namespace { integration, instance },
-        Provider::GithubActions => {
-            check_spec(checker, "github-actions");
+        ProviderKind::Namespace => ProviderSettings::Namespace { integration, instance },
+        ProviderKind::GithubActions => {
+            check_spec(checker, ProviderKind::GithubActions);
             ProviderSettings::GithubActions { instance }
         }
-        Provider::File => {
+        ProviderKind::Gce => ProviderSettings::Gce { endpoint: endpoint?, identity },
+        ProviderKind::Azure => {
+            check_spec(checker, ProviderKind::Azure);
+            ProviderSettings::Azure { endpoint: endpoint?, identity, instance }
+        }
+        ProviderKind::File => {
             check_file_provider(checker);
-            check_spec(checker, "file");
+            check_spec(checker, ProviderKind::File);
             ProviderSettings::File { token: token.or(command)?, instance }
         }
     };
@@ -136,10 +127,10 @@ fn check_file_provider(checker: &mut Checker<'_>) {
 }
 
 /// What only configuration can say when there is no metadata document.
-fn check_spec(checker: &mut Checker<'_>, provider: &str) {
+fn check_spec(checker: &mut Checker<'_>, provider: ProviderKind) {
     for key in [Key::TailnetClientId, Key::TailnetTags] {
         if !checker.is_set(key) {
-            checker.conflict(Key::MetadataProvider, format!("\"{provider}\" needs {}", key.name()));
+            checker.conflict(Key::MetadataProvider, format!("\"{}\" needs {}", provider.as_str(), key.name()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the agent runs with: every value valid and typed.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use reqwest::Url;
@@ -38,6 +39,40 @@ pub struct MetadataSettings {
     pub may_set: Vec<SpecField>,
 }
 
+/// Who says what the machine is and gives it tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// The platform's own endpoint.
+    Devbox,
+    /// Namespace's IAM.
+    Namespace,
+    /// GitHub's token service.
+    GithubActions,
+    /// Google's metadata server.
+    Gce,
+    /// Azure's instance metadata service.
+    Azure,
+    /// Something else that keeps a token fresh.
+    File,
+}
+
+impl ProviderKind {
+    /// Each with its name in configuration.
+    pub const NAMES: &[(&str, Self)] = &[
+        ("devbox", Self::Devbox),
+        ("namespace", Self::Namespace),
+        ("github-actions", Self::GithubActions),
+        ("gce", Self::Gce),
+        ("azure", Self::Azure),
+        ("file", Self::File),
+    ];
+
+    /// The name as configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// A provider and what it needs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProviderSettings {
@@ -60,6 +95,22 @@ pub enum ProviderSettings {
         /// `instance.id`; else the metadata service's, else the machine id.
         instance: Option<String>,
     },
+    /// A VM of Google Compute Engine, with an attribute for a spec.
+    Gce {
+        /// The metadata server.
+        endpoint: Endpoint,
+        /// The service account; else the VM's default one.
+        identity: Option<String>,
+    },
+    /// A VM of Azure; the spec comes from configuration.
+    Azure {
+        /// The instance metadata service.
+        endpoint: Endpoint,
+        /// The client id of the managed identity; else the VM's only one.
+        identity: Option<String>,
+        /// `instance.id`; else the VM's id.
+        instance: Option<String>,
+    },
     /// A token that something else keeps fresh; the spec comes from configuration.
     File {
         /// Where the token is.
@@ -76,7 +127,7 @@ impl ProviderSettings {
             Self::File { token: TokenSource::Environment(name), .. } => name == variable,
             Self::GithubActions { .. } => [github::URL, github::TOKEN].contains(&variable),
             Self::Namespace { .. } => variable == namespace::SPEC,
-            Self::Devbox { .. } | Self::File { .. } => false,
+            Self::Devbox { .. } | Self::Gce { .. } | Self::Azure { .. } | Self::File { .. } => false,
         }
     }
 }
@@ -113,13 +164,15 @@ pub enum SecretFile {
     Credential(String),
 }
 
-/// Where the `file` provider's token is; read anew each time.
+/// Where the `file` provider's token is; read anew each time, but for a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `token = "/path"` or `token = "credential:NAME"`.
     File(SecretFile),
     /// `token = "env:NAME"`.
     Environment(String),
+    /// `token = "fd:N"`: read once, since a pipe gives it once.
+    Descriptor(RawFd),
     /// `command = [argv]`: prints a JWT for the audience in its last argument.
     Command(Vec<String>),
 }

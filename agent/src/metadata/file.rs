@@ -1,14 +1,17 @@
-//! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, or what a
-//! command prints. The spec comes from configuration.
+//! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, a descriptor, or
+//! what a command prints. The spec comes from configuration.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::command::{self, CommandError};
+use super::descriptor;
 use super::secret_file::{self, Environment, SecretFileError};
 use super::{Instance, Metadata, Read, Rules, configured, value};
 use crate::config::settings::TokenSource;
@@ -31,19 +34,21 @@ pub struct FileSettings {
     pub rules: Rules,
     /// The environment.
     pub environment: Environment,
-    /// How long a token command may take: [`COMMAND_DEADLINE`].
+    /// How long a token command may take, and a pipe until its end: [`COMMAND_DEADLINE`].
     pub deadline: Duration,
 }
 
 /// The provider.
 pub struct File {
     settings: FileSettings,
+    /// What a descriptor gave.
+    given: OnceCell<Secret<String>>,
 }
 
 impl File {
     /// Makes the provider; nothing is read yet.
     pub fn new(settings: FileSettings) -> Self {
-        Self { settings }
+        Self { settings, given: OnceCell::new() }
     }
 
     async fn id(&self) -> Result<String, FileError> {
@@ -57,12 +62,21 @@ impl File {
         let (token, source) = match &self.settings.token {
             TokenSource::File(place) => return Ok(secret_file::read(place, &self.settings.environment).await?),
             TokenSource::Environment(name) => (self.variable(name)?, format!("the variable {name}")),
+            TokenSource::Descriptor(number) => (self.given(*number).await?, format!("the descriptor {number}")),
             TokenSource::Command(argv) => (
                 command::output(argv, audience, self.settings.deadline).await?,
                 argv.first().cloned().unwrap_or_default(),
             ),
         };
         if token.expose().is_empty() { Err(FileError::Empty { source_name: source }) } else { Ok(token) }
+    }
+
+    async fn given(&self, number: RawFd) -> Result<Secret<String>, FileError> {
+        let read = async || {
+            let read = descriptor::read(number, self.settings.deadline).await;
+            read.map_err(|source| FileError::Descriptor { number, source })
+        };
+        self.given.get_or_try_init(read).await.cloned()
     }
 
     fn variable(&self, name: &str) -> Result<Secret<String>, FileError> {
@@ -121,6 +135,15 @@ pub enum FileError {
     /// The token's file cannot be read.
     #[error("failed to read the token")]
     Secret(#[from] SecretFileError),
+    /// The descriptor cannot be read.
+    #[error("failed to read the token from the descriptor {number}")]
+    Descriptor {
+        /// Its number.
+        number: RawFd,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The variable is not there, or is no text.
     #[error("failed to read the token: the variable {name} is not set to text")]
     Unset {

@@ -30,6 +30,7 @@ pub struct Ask {
     headers: HeaderMap,
     body: Option<Vec<u8>>,
     bearer: Option<Secret<String>>,
+    flavor: Option<HeaderName>,
     held: Duration,
     near: bool,
 }
@@ -38,7 +39,7 @@ impl Ask {
     /// A `GET`.
     pub fn get(url: Url) -> Self {
         let (headers, held) = (HeaderMap::new(), Duration::ZERO);
-        Self { method: Method::GET, url, headers, body: None, bearer: None, held, near: false }
+        Self { method: Method::GET, url, headers, body: None, bearer: None, flavor: None, held, near: false }
     }
 
     /// A `POST` of JSON.
@@ -52,6 +53,12 @@ impl Ask {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// With a header that every answer of the real server has too.
+    #[must_use]
+    pub fn flavor(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { flavor: Some(name.clone()), ..self.header(name, value) }
     }
 
     /// With `Authorization: Bearer`.
@@ -136,18 +143,26 @@ impl Service {
         let Deadlines { connect: _, head, body } = if ask.near { Deadlines::default() } else { self.deadlines };
         let head = head + ask.held;
         let limits = Limits { head, body, total: head + body, cap: BODY_MAX };
-        match http::send(request, limits).await {
-            Err(source) => Err(ServiceError::Http { place, source }),
-            Ok(answer) if answer.status.is_success() => Ok(answer),
-            Ok(answer) => Err(self.refused(place, &answer, &Redactor::new(&ask.bearer))),
+        let sent = http::send(request, limits).await;
+        let answer = sent.map_err(|source| ServiceError::Http { place: place.clone(), source })?;
+        self.accept(&ask, place, answer)
+    }
+
+    fn accept(&self, ask: &Ask, place: String, answer: Answer) -> Result<Answer, ServiceError> {
+        let redactor = Redactor::new(&ask.bearer);
+        if answer.status.is_redirection() {
+            return Err(ServiceError::Redirect { place, words: answer.words(&redactor) });
         }
+        if let Some(name) = ask.flavor.as_ref().filter(|name| answer.headers.get(*name) != ask.headers.get(*name)) {
+            let found = answer.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let found = printable(found.as_deref().unwrap_or("missing"), 40);
+            return Err(ServiceError::Flavor { place, name: name.clone(), found });
+        }
+        if answer.status.is_success() { Ok(answer) } else { Err(self.refused(place, &answer, &redactor)) }
     }
 
     fn refused(&self, place: String, answer: &Answer, redactor: &Redactor) -> ServiceError {
         let status = answer.status;
-        if status.is_redirection() {
-            return ServiceError::Redirect { place, words: answer.words(redactor) };
-        }
         let said = (self.reader)(&answer.body);
         let words = match &said {
             Some((code, message)) => format!("{}: {}", status.as_u16(), redactor.quote(&format!("{code}: {message}"))),
@@ -184,6 +199,16 @@ pub enum ServiceError {
         /// Status and target.
         words: String,
     },
+    /// Not the service: the header that only it sends is missing or another.
+    #[error("failed to {place}: the answer's {name} is {found}")]
+    Flavor {
+        /// Method and address.
+        place: String,
+        /// The header.
+        name: HeaderName,
+        /// What it said.
+        found: String,
+    },
     /// The service's refusal.
     #[error("failed to {place}: answered {words}")]
     Refused {
@@ -213,6 +238,7 @@ impl ServiceError {
                 Failure::Malformed => Code::MetadataInvalid,
             },
             Self::Redirect { .. } => Code::MetadataRedirect,
+            Self::Flavor { .. } => Code::MetadataUntrusted,
             Self::Refused { code: Some(code), .. } if denies(code) => Code::MetadataDenied,
             Self::Refused { status, .. } => match status.as_u16() {
                 404 => Code::NotProvisioned,
@@ -226,6 +252,7 @@ impl ServiceError {
     /// What it means when a token was asked for.
     pub fn about_token(&self) -> Code {
         match self {
+            Self::Flavor { .. } => Code::MetadataUntrusted,
             Self::Refused { code: Some(code), .. } if denies(code) => Code::TokenDenied,
             Self::Refused { status, .. } if matches!(status.as_u16(), 400 | 401 | 403) => Code::TokenDenied,
             _ => Code::TokenUnavailable,

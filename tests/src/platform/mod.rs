@@ -6,9 +6,11 @@
 //! relay ── Headscale                                     (control and DERP)
 //! ```
 
+pub mod azure;
 pub mod exchange;
 pub mod facade;
 pub mod fault;
+pub mod gce;
 pub mod github;
 pub mod headscale;
 pub mod instance;
@@ -40,8 +42,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::azure::Azure;
 use self::exchange::Credential;
 use self::facade::Facade;
+use self::gce::Gce;
 use self::github::TokenService;
 use self::headscale::api::{NewKey, Node};
 use self::headscale::{Headscale, HeadscaleConfig};
@@ -217,6 +221,22 @@ impl Platform {
     pub async fn namespace(&self, workspace: &str, id: &str) -> Result<Namespace> {
         let (issuer, ledger) = (self.issuer.clone(), self.ledger.clone());
         Namespace::start(self.free_port(), (workspace, id), issuer, ledger, self.api.certify().await?)
+    }
+
+    /// Starts the metadata server of a VM of Google's on the platform's own address.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn gce(&self, name: &str) -> Result<Gce> {
+        Gce::start(self.free_port(), name, self.issuer.clone())
+    }
+
+    /// Starts the instance metadata service of a VM of Azure's on the platform's own address.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn azure(&self, name: &str) -> Result<Azure> {
+        Azure::start(self.free_port(), name, self.issuer.clone())
     }
 
     fn free_port(&self) -> SocketAddr {

@@ -14,8 +14,10 @@ use crate::core::edges::Edges;
 use crate::federation::Federation;
 use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
+use crate::metadata::azure::{self, Azure};
 use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::gce::{self, Gce};
 use crate::metadata::github::{self, GithubActions};
 use crate::metadata::namespace::{self, Namespace, NamespaceSettings};
 use crate::metadata::secret_file::Environment;
@@ -23,6 +25,7 @@ use crate::metadata::service::Service;
 use crate::metadata::{Metadata, Rules};
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
+use crate::sys::descriptor;
 use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
 use crate::tailscaled::unit::UnitSupervisor;
@@ -160,7 +163,23 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
             };
             (Arc::new(Namespace::new(settings, service)), None)
         }
-        ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
+        ProviderSettings::Gce { endpoint, identity } => {
+            let service = Service::local(endpoint, gce::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata server")?;
+            (Arc::new(Gce::new(service, identity.clone(), rules)), None)
+        }
+        ProviderSettings::Azure { endpoint, identity, instance } => {
+            let service = Service::local(endpoint, azure::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata service")?;
+            (Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules)), None)
+        }
+        ProviderSettings::File { token, instance } => {
+            if let TokenSource::Descriptor(number) = token {
+                let kept = descriptor::keep(*number);
+                kept.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
+            }
+            (Arc::new(File::new(file(token, instance, rules))), None)
+        }
     };
     let sink = named.or(own).map(|channel| Arc::new(HttpSink::new(channel)) as Arc<dyn Sink>);
     Ok((provider, sink))
