@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::run::{federation, provider, token_variable};
 use super::wait_online::duration;
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
+use crate::config::settings::{ProviderSettings, SecretFile, TokenSource};
 use crate::config::{Loaded, Origin, Sources};
 use crate::exec::{self, GivenKey, Request, Services, Target};
 use crate::metadata::hostname::sanitise;
@@ -102,6 +103,12 @@ fn opened(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The number of the descriptor that a file is, if it is one of this process's.
+fn descriptor(file: &Path) -> Option<u32> {
+    let number = file.strip_prefix("/proc/self/fd").or_else(|_| file.strip_prefix("/dev/fd"));
+    number.ok()?.to_str()?.parse().ok()
+}
+
 impl Args {
     /// The command line as configuration: it wins over files.
     pub fn override_in(&self, sources: &mut Sources) {
@@ -163,7 +170,12 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
         let name = name.to_str().unwrap_or_default();
         token.as_deref() != Some(name) && !(args.drop_oidc && name.starts_with(OIDC))
     };
+    let token_file = match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::File(SecretFile::Path(path)), .. } => Some(path),
+        _ => None,
+    };
     Request {
+        withheld: [args.auth_key.as_ref(), token_file].into_iter().flatten().filter_map(|file| descriptor(file)).collect(),
         command: args.command,
         environment: variables.iter().filter(|(name, _)| kept(name)).cloned().collect(),
         daemon_environment: variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned().collect(),

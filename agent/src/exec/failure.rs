@@ -95,6 +95,11 @@ impl Failure {
         }
     }
 
+    /// Whether nobody is left who could tell control that the node goes: it is then removed as an ephemeral one.
+    pub fn cuts_off(&self) -> bool {
+        matches!(self, Self::Silent | Self::Lost { part: Part::Pasta | Part::Tailscaled | Part::Broker, .. })
+    }
+
     /// One line for people.
     pub fn line(&self) -> String {
         format!("devbox-agent exec: {}", chain(self))

@@ -47,6 +47,8 @@ pub struct Request {
     pub command: Vec<OsString>,
     /// The command's environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// Descriptors of the caller's that hold a credential, and are kept from the command.
+    pub withheld: Vec<u32>,
     /// tailscaled's, besides what it is always given.
     pub daemon_environment: Vec<(OsString, OsString)>,
     /// Everything that configuration decides.
@@ -145,6 +147,7 @@ fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure
         wait_for: request.wait_for.clone(),
         shared_group: request.shared_group,
         mask,
+        withheld: request.withheld.clone(),
         output,
     })
 }

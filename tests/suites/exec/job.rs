@@ -13,6 +13,9 @@ use devbox_lab::machine::sandbox::exit_code;
 use devbox_lab::machine::{Machine, Process, eventually};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::{Left, TOKENS};
+use nix::unistd::Pid;
+
+use crate::tree;
 
 /// The uid and gid of the user, without a single capability in the machine.
 pub const USER: &str = "1000";
@@ -25,7 +28,7 @@ pub const GONE: Duration = Duration::from_millis(500);
 /// Far more than a run takes to get anywhere.
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Where a story puts files of its own.
-pub const OWN: &str = "/run/story";
+pub const OWN: &str = "/var/lib/story";
 /// Folders of a machine that are its own.
 const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
 
@@ -89,6 +92,15 @@ impl<'a> Job<'a> {
         told(&self.run(options, &["echo", "it runs"]).await?, 125, words)
     }
 
+    /// The same in namespaces of the user's own, in which the user is root and a shell's script has done something first.
+    pub async fn fails_after(&self, script: &str, options: &[&str], words: &[&str]) -> Result<String> {
+        let mut root = self.machine.command("unshare");
+        let script = format!("set -e; {script}; exec \"$@\"");
+        root.args(["--map-root-user", "--mount", "--", "sh", "-c", &script, "sh", &program(&self.machine, "devbox-agent"), "exec"]);
+        root.args(options).args(["--", "echo", "it runs"]);
+        told(&self.say(root).await?, 125, words)
+    }
+
     /// Runs a program of the user's to its end.
     pub async fn say(&self, command: Command) -> Result<Said> {
         let Output { status, stdout, stderr } = self.machine.exec(command).await?;
@@ -111,7 +123,7 @@ impl<'a> Job<'a> {
 
     /// Checks that nothing of any run is left on the machine, after at most [`GONE`].
     pub async fn is_clean(&self) -> Result<()> {
-        let look = || async { Ok(self.machine.processes()?.is_empty().then_some(())) };
+        let look = || async { Ok((self.machine.processes()?.is_empty() && tree::nested()?.is_empty()).then_some(())) };
         eventually("the end of every process", GONE, look).await.with_context(|| self.living())?;
         let after = Traces::of(&self.machine).await?;
         let left: Vec<_> = after.0.difference(&self.before.0).collect();
@@ -121,8 +133,9 @@ impl<'a> Job<'a> {
 
     fn living(&self) -> String {
         let line = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-        let processes = self.machine.processes().unwrap_or_default().into_iter();
-        format!("{:?}", processes.map(|pid| format!("{pid}: {}", line(pid))).collect::<Vec<_>>())
+        let all = [self.machine.processes().unwrap_or_default(), tree::nested().unwrap_or_default()].concat();
+        let processes: BTreeSet<Pid> = all.into_iter().collect();
+        format!("{:?}", processes.into_iter().map(|pid| format!("{pid}: {}", line(pid))).collect::<Vec<_>>())
     }
 
     /// Ends the story: nothing is left of any run, and no node.
@@ -140,11 +153,16 @@ impl<'a> Job<'a> {
 }
 
 /// A program that a user of the machine runs: as in a login, and with power over nothing of the machine.
-pub fn command(machine: &Machine, program: &str) -> Command {
+pub fn command(machine: &Machine, name: &str) -> Command {
     let mut user = machine.command("unshare");
     user.args(["--map-user", USER, "--map-group", USER, "--"]);
-    user.arg(machine.command(program).get_program());
+    user.arg(program(machine, name));
     user
+}
+
+/// The path of a program, for a shell.
+pub fn program(machine: &Machine, name: &str) -> String {
+    machine.command(name).get_program().to_string_lossy().into_owned()
 }
 
 /// Checks a failure: its code, and that it is one line with all these words; returns that line.

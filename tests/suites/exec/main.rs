@@ -3,9 +3,17 @@
 
 mod job;
 mod peer;
+mod public;
 mod terminal;
 mod tree;
 
 mod commands;
+mod death;
+mod denied;
+mod many;
+mod preflight;
+mod reach;
+mod secrets;
 mod signals;
 mod terminals;
+mod walls;

@@ -1,15 +1,15 @@
 //! Signals that a command gets, and what it does with them.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use devbox_lab::machine::{Process, eventually, story};
 use devbox_lab::scene::Scene;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::job::{Job, LIMIT, code_of};
-use crate::tree::Tree;
+use crate::tree::{Tree, state};
 
 /// A command that does `on` at a signal, and nothing else.
 fn waits(signal: &str, on: &str) -> String {
@@ -65,13 +65,7 @@ fn a_signal_before_the_command_begins_ends_the_run() {
     });
 }
 
-/// The letter of a process's state (proc_pid_stat(5)).
-fn state(pid: nix::unistd::Pid) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
-}
-
-async fn until_stopped(run: &Process, command: nix::unistd::Pid, stopped: bool) -> Result<()> {
+async fn until_stopped(run: &Process, command: Pid, stopped: bool) -> Result<()> {
     let both = || [run.pid(), command].iter().all(|pid| (state(*pid) == Some('T')) == stopped);
     let what = if stopped { "exec and its command stop" } else { "exec and its command go on" };
     eventually(what, LIMIT, || async { Ok(both().then_some(())) }).await
@@ -83,7 +77,7 @@ fn a_stop_stops_both_and_a_continuation_continues_both() {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         let run = job.start(&[], "echo ready; exec sleep 1000").await?;
-        let command = Tree::of(&job.machine, run.pid()).await?.part("command")?;
+        let command = Tree::of(run.pid()).await?.part("command")?;
         for _ in 0..2 {
             run.signal(Signal::SIGTSTP)?;
             until_stopped(&run, command, true).await?;

@@ -25,7 +25,7 @@ impl Terminal {
         let (typed, keys) = std::io::pipe()?;
         let mut script = job.command("script");
         script.args(["--quiet", "--return", "--flush", "--command", line, "/dev/null"]).stdin(typed);
-        script.env("SHELL", "/bin/sh").env("TERM", "dumb").env("PS1", "$ ");
+        script.env("SHELL", "/bin/sh").env("TERM", "dumb").env("PS1", "$ ").env("HISTFILE", "");
         Ok(Self { script: job.machine.spawn(script)?, keys })
     }
 

@@ -6,12 +6,12 @@ use anyhow::ensure;
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 
-use crate::job::Job;
+use crate::job::{Job, program};
 use crate::terminal::{END, INTERRUPT, SUSPEND, Terminal};
 
 /// A command line that gives a shell's words to exec.
 fn exec(job: &Job<'_>, words: &str) -> String {
-    format!("{} exec -- {words}", job.machine.command("devbox-agent").get_program().display())
+    format!("{} exec -- {words}", program(&job.machine, "devbox-agent"))
 }
 
 #[test]
@@ -22,16 +22,15 @@ fn an_interactive_shell_has_its_terminal_and_job_control() {
         let mut terminal = Terminal::open(&job, &exec(&job, "bash --norc -i"))?;
         terminal.types("echo mark-$((6 * 7)) $(tty)\n")?;
         terminal.shows("mark-42 /dev/pts/", 1).await?;
-        terminal.types("sleep 1000\n")?;
-        terminal.shows("sleep 1000", 1).await?;
-        // The shell has to have made it the foreground before it can be stopped.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // It says when it is in the foreground, at first and again.
+        terminal.types("bash -c 'trap \"echo again-\\$((6 * 7))\" CONT; echo in-$((6 * 7)); while :; do sleep 0.05; done'\n")?;
+        terminal.shows("in-42", 1).await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;
-        terminal.types("bg; jobs\n")?;
-        terminal.shows("Running", 1).await?;
+        terminal.types("jobs\n")?;
+        terminal.shows("Stopped", 2).await?;
         terminal.types("fg\n")?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        terminal.shows("again-42", 1).await?;
         terminal.types(INTERRUPT)?;
         terminal.types("echo code-$?\n")?;
         terminal.shows("code-130", 1).await?;
@@ -50,16 +49,15 @@ fn a_run_is_a_job_like_any_other_of_a_persons_shell() {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         let mut terminal = Terminal::open(&job, "bash --norc -i")?;
-        terminal.types(&format!("{}\n", exec(&job, "sh -c 'echo begun-$((6 * 7)); exec cat'")))?;
+        terminal.types(&format!("{}\n", exec(&job, "sh -c 'echo begun-$((6 * 7)); exec sed -u s/^/heard-/'")))?;
         terminal.shows("begun-42", 1).await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;
         terminal.types("echo outside-$((6 * 7))\n")?;
         terminal.shows("outside-42", 1).await?;
         terminal.types("fg\n")?;
-        terminal.types("said\n")?;
-        // Once as it is typed, once by cat.
-        terminal.shows("said", 2).await?;
+        terminal.types("words\n")?;
+        terminal.shows("heard-words", 1).await?;
         terminal.types(END)?;
         terminal.types("echo code-$?; exit\n")?;
         terminal.shows("code-0", 1).await?;

@@ -63,6 +63,8 @@ pub(super) struct Plan {
     pub shared_group: bool,
     /// The signals that the caller has blocked, as the command will.
     pub mask: SigSet,
+    /// Descriptors that the command does not get.
+    pub withheld: Vec<u32>,
     /// Where tailscaled's, and pasta's and nft's, output goes.
     pub output: Output,
 }

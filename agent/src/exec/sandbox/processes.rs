@@ -74,7 +74,7 @@ impl Processes {
         let (wait, gate) = io::pipe()?;
         let mut command = Command::new(pasta);
         // It looks at its own name to know whether it is passt or pasta.
-        command.arg0("pasta").args(["--config-net", "--foreground", "--quiet", "--netns-only", "--netns", NETWORK]);
+        command.arg0("pasta").env_clear().args(["--config-net", "--foreground", "--quiet", "--netns-only", "--netns", NETWORK]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
         if let Some(forwarder) = self.plan.rules.resolver {
             command.args(["--dns-forward", &forwarder.to_string()]);
@@ -123,7 +123,7 @@ impl Processes {
         let (read, mut write) = io::pipe()?;
         write.write_all(self.plan.rules.text().as_bytes())?;
         let mut command = Command::new(&self.plan.programs.nft);
-        command.args(["-f", "-"]);
+        command.env_clear().args(["-f", "-"]);
         let output = self.plan.output.others.try_clone()?;
         drop(write);
         let pid = fork::run(|| started(spawned(&mut command, read.into(), output)))?;

@@ -125,6 +125,9 @@ impl<'a> Run<'a> {
             Err(panicked) = &mut core => return Err(Failure::Panicked(panicked.to_string())),
         };
         self.voice.hush();
+        if ended.as_ref().is_err_and(Failure::cuts_off) {
+            return ended;
+        }
         // The core lives as long as this function: it takes the event.
         let _ = to_core.send(Input::Event(Event::Stop(Ending::ForGood))).await;
         if tokio::time::timeout(LOGOUT_DEADLINE + MARGIN, core).await.is_err() {
