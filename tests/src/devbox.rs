@@ -72,6 +72,18 @@ impl<'a> Devbox<'a> {
         Self::of_kind(scene, scene.machine(name)?, "runner", "tag:ci")
     }
 
+    /// Makes a machine of another platform, whose tokens are about `subject`, and tells its agent more of that in TOML.
+    ///
+    /// # Errors
+    /// When the machine cannot be made.
+    pub fn elsewhere(scene: &'a Scene, name: &str, subject: &str, toml: &str) -> Result<Self> {
+        let machine = scene.machine(name)?;
+        let instance = Instance::elsewhere(scene, name, machine.address(), subject);
+        let devbox = Self { instance, machine, agent: None };
+        devbox.configure("20-provider.toml", toml)?;
+        Ok(devbox)
+    }
+
     /// Makes a devbox and waits until it is on the tailnet.
     ///
     /// # Errors
@@ -93,7 +105,26 @@ impl<'a> Devbox<'a> {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self) -> Result<()> {
-        self.agent = Some(self.scene.start_agent(&self.machine)?);
+        self.start_with(&[])
+    }
+
+    /// Starts `devbox-agent run` with more in its environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(&mut self, environment: &[(String, String)]) -> Result<()> {
+        self.agent = Some(self.scene.start_agent_with(&self.machine, environment)?);
+        Ok(())
+    }
+
+    /// Starts the agent by a line of the shell, which may redirect.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_by(&mut self, line: &str) -> Result<()> {
+        let mut shell = self.machine.command("sh");
+        shell.args(["-c", &format!("exec {line}")]);
+        self.agent = Some(self.machine.spawn(shell)?);
         Ok(())
     }
 
@@ -189,6 +220,17 @@ impl<'a> Devbox<'a> {
             document.phase == phase && document.reason.as_ref().map(|reason| reason.code) == reason
         })
         .await
+    }
+
+    /// Waits until the agent gives a reason and quotes these words, and returns the document.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn gives(&self, code: Code, words: &str) -> Result<Document> {
+        let given = |document: &Document| {
+            document.reason.as_ref().is_some_and(|reason| reason.code == code && reason.detail.contains(words))
+        };
+        self.until(&format!("{code}, with {words:?}"), given).await
     }
 
     /// Waits until the node is online.

@@ -9,6 +9,7 @@ const TOKEN: &str = "tests/suites/faults/token.rs";
 const API: &str = "tests/suites/faults/api.rs";
 const CONTROL: &str = "tests/suites/faults/control.rs";
 const REPORTS: &str = "tests/suites/faults/reports.rs";
+const GITHUB: &str = "tests/suites/providers/github.rs";
 const JOIN: &str = "tests/suites/process/join.rs";
 const DAEMON: &str = "tests/suites/process/daemon.rs";
 const REFUSALS: &str = "tests/suites/process/refusals.rs";
@@ -35,6 +36,8 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("not_provisioned", METADATA, "answers_that_are_no_metadata_are_refused_and_named"),
     ("token_pending", JOIN, "a_token_that_takes_its_time_is_waited_for"),
     ("token_unavailable", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),
+    ("token_denied", GITHUB, "a_job_that_github_refuses_waits_for_a_person_and_one_that_it_does_not_answer_for_itself"),
+    ("token_permission", GITHUB, "a_job_without_the_permission_is_told_exactly_that"),
     ("token_expired", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),
     ("token_claims", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),
     ("clock_skew", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),

@@ -112,8 +112,16 @@ impl Scene {
     /// # Errors
     /// When it cannot be started.
     pub fn start_agent(&self, machine: &Machine) -> Result<Process> {
+        self.start_agent_with(machine, &[])
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_agent_with(&self, machine: &Machine, environment: &[(String, String)]) -> Result<Process> {
         let mut agent = machine.command("devbox-agent");
-        agent.arg("run");
+        agent.arg("run").envs(environment.iter().map(|(name, value)| (name, value)));
         Ok(machine.spawn(agent)?)
     }
 

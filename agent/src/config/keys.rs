@@ -56,11 +56,11 @@ macro_rules! keys {
 
 keys! {
     MetadataProvider "metadata.provider" Preset::Text("devbox");
-        "\"devbox\" or \"file\"";
-        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"file\" reads a token that something else keeps fresh, and takes everything else from the section tailnet below."
+        "\"devbox\", \"namespace\", \"github-actions\", \"gce\", \"azure\" or \"file\"";
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"namespace\" is Namespace's IAM, by the credential that its devboxes and runners have; \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"gce\" and \"azure\" are the metadata servers of Google's and Azure's VMs, for the VM's service account or managed identity; \"file\" reads a token that something else keeps fresh. The spec is the metadata document of \"devbox\", an integration of the workspace with \"namespace\", and with \"gce\" the VM's attribute devbox-agent, which has what is the document's `tailnet` in devbox/v1, as JSON. The others take everything else from the section tailnet below."
     MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
         "a URL without path, https or http to an IP address, or unix:/path";
-        "Where the provider \"devbox\" asks. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
+        "Where the providers \"devbox\", \"gce\" and \"azure\" ask. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
     MetadataMaySet "metadata.may_set" Preset::Words(&["client_id", "tags", "hostname", "lifecycle", "accept_dns", "accept_routes"]);
         "a list of \"client_id\", \"tags\", \"hostname\", \"lifecycle\", \"accept_dns\", \"accept_routes\", \"ssh\"";
         "The fields of the metadata document that count; of the others the document may say what it likes. \"ssh\" must be listed before the platform can open Tailscale SSH on this machine."
@@ -68,14 +68,20 @@ keys! {
         "an absolute path, or credential:NAME";
         "A secret that metadata.endpoint wants to see: a file, or the systemd credential NAME of the agent's unit, read anew for every request and sent as `Authorization: Bearer`. Only with an endpoint of https or unix: on plain http anybody on the way would read it. The unit imports the system's credentials named devbox-agent.*; for others, write LoadCredential= into a drop-in. Never the secret itself."
     MetadataToken "metadata.token" Preset::Unset("\"/run/workload/token\"");
-        "an absolute path, credential:NAME or env:NAME";
-        "Where the provider \"file\" finds the workload token: a file with a JWT or the systemd credential NAME of the agent's unit (see bearer), both read anew each time, or env:NAME for a variable of the agent's own environment. systemd passes a credential when the unit starts: what is renewed while the machine runs belongs in a file. Never the token itself."
+        "an absolute path, credential:NAME, env:NAME or fd:N";
+        "Where the provider \"file\" finds the workload token: a file with a JWT or the systemd credential NAME of the agent's unit (see bearer), both read anew each time, env:NAME for a variable of the agent's own environment, or fd:N for a descriptor that whoever started the agent left open for it, from 3 on, which is read once. systemd passes a credential when the unit starts: what is renewed while the machine runs belongs in a file. Never the token itself."
     MetadataCommand "metadata.command" Preset::Unset("[\"/usr/local/bin/workload-token\", \"--audience\"]");
         "a list of strings, a program's absolute path and its arguments";
         "Instead of metadata.token: a program that prints a JWT for the audience, which it gets as a last argument. The agent runs it as itself, so it trusts this file's owner with that."
     MetadataInstance "metadata.instance" Preset::Unset("\"i-4f2c\"");
         "1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
-        "The instance id with the provider \"file\"; the machine id when not set."
+        "The instance id with a provider that has none of its own. When not set: with \"namespace\" its metadata service's, else the machine id; with \"azure\" the VM's id; with \"file\" the machine id; with \"github-actions\" the number and attempt of the run, the job and the runner's name."
+    MetadataIdentity "metadata.identity" Preset::Unset("\"ci@project.iam.gserviceaccount.com\"");
+        "1 to 128 characters of A-Z, a-z, 0-9, '.', '_', '-', '@' and ':'";
+        "Whose token is fetched, of several that the VM has: with \"gce\" a service account, \"default\" when not set; with \"azure\" the client id of a managed identity, the VM's only one when not set."
+    MetadataIntegration "metadata.integration" Preset::Unset("\"staging\"");
+        "1 to 128 characters, none of them a control character";
+        "With the provider \"namespace\", the name of the workspace's Tailscale integration that says which credential and tags the node has; \"default\" when not set. Not asked for when client_id and tags are both set below."
 
     TailnetControlUrl "tailnet.control_url" Preset::Text("https://controlplane.tailscale.com");
         "a URL without path, https or http to an IP address";
@@ -94,16 +100,16 @@ keys! {
         "What happens after somebody's `tailscale logout`: the node joins again, or stays out until `devbox-agent rejoin`."
     TailnetClientId "tailnet.client_id" Preset::Unset("\"kAbC123\"");
         "1 to 128 printable ASCII characters without spaces and slashes";
-        "The client id of the federated credential in the tailnet's settings. Usually left to the metadata document; set here, it wins. Needed here with the provider \"file\"."
+        "The client id of the federated credential in the tailnet's settings. Usually left to the metadata document; set here, it wins. Needed here with a provider that has no spec: \"github-actions\", \"azure\", \"file\"."
     TailnetTags "tailnet.tags" Preset::Unset("[\"tag:devbox\"]");
         "1 to 16 different tags, each \"tag:\", a lower-case letter, then lower-case letters, digits and '-'";
-        "The tags of the node; the credential must own them. Usually left to the metadata document; set here, they win. Needed here with the provider \"file\"."
+        "The tags of the node; the credential must own them. Usually left to the metadata document; set here, they win. Needed here with a provider that has no spec: \"github-actions\", \"azure\", \"file\"."
     TailnetHostname "tailnet.hostname" Preset::Unset("\"web-api\"");
         "1 to 63 lower-case letters, digits and '-', with no '-' at either end";
-        "The name of the node. Usually left to the metadata document; set here, it wins. With the provider \"file\", made from the instance id when not set."
+        "The name of the node. Usually left to the metadata document; set here, it wins. When neither says one it is made of the instance's name, or of its id."
     TailnetLifecycle "tailnet.lifecycle" Preset::Unset("\"persistent\"");
         "\"persistent\" or \"ephemeral\"";
-        "Whether the node outlives the run of the machine (a devbox) or goes with it (a runner). Usually left to the metadata document; set here, it wins."
+        "Whether the node outlives the run of the machine (a devbox) or goes with it (a runner). Usually left to the metadata document; set here, it wins. A job of GitHub Actions is ephemeral when not set."
     TailnetAcceptDns "tailnet.accept_dns" Preset::Unset("true");
         "true or false";
         "Use the tailnet's DNS, MagicDNS names among them. Usually left to the metadata document, which means true when it says nothing; set here, it wins."
@@ -155,7 +161,7 @@ keys! {
         "Tell the platform how the node is: on every change, and regularly."
     ReportEndpoint "report.endpoint" Preset::Unset("\"http://169.254.169.254\"");
         "a URL without path, https or http to an IP address, or unix:/path";
-        "Where reports go; metadata.endpoint when not set. The provider \"file\" sends none unless this is set."
+        "Where reports go; metadata.endpoint when not set. Providers other than \"devbox\" send none unless this is set."
 
     PathsState "paths.state" Preset::Text("/var/lib/devbox-agent");
         "an absolute path";

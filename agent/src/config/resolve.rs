@@ -5,7 +5,7 @@ use super::keys::Key;
 use super::problem::{Origin, Problem};
 use super::settings::{
     AfterLogout, DaemonSettings, Endpoint, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
-    ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
+    ProviderKind, ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
 };
 use super::values::{self, Checked};
 use crate::metadata::spec::Lifecycle;
@@ -64,16 +64,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Provider {
-    Devbox,
-    File,
-}
-
-const PROVIDERS: &[(&str, Provider)] = &[("devbox", Provider::Devbox), ("file", Provider::File)];
-
 fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
-    let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, PROVIDERS));
+    let provider = checker.value(Key::MetadataProvider, |value| values::one_of(value, ProviderKind::NAMES));
     let may_set = checker.value(Key::MetadataMaySet, values::spec_fields);
     // Also what the chosen provider does not use is checked: it would be wrong on the day it is used.
     let endpoint = checker.value(Key::MetadataEndpoint, values::endpoint);
@@ -81,14 +73,27 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
     let token = checker.value(Key::MetadataToken, values::token);
     let command = checker.value(Key::MetadataCommand, values::command);
     let instance = checker.value(Key::MetadataInstance, values::instance);
+    let integration = checker.value(Key::MetadataIntegration, values::integration);
+    let identity = checker.value(Key::MetadataIdentity, values::identity);
     let provider = match provider? {
-        Provider::Devbox => {
+        ProviderKind::Devbox => {
             let endpoint = endpoint?;
             check_bearer(checker, &endpoint);
             ProviderSettings::Devbox { endpoint, bearer }
         }
-        Provider::File => {
+        ProviderKind::Namespace => ProviderSettings::Namespace { integration, instance },
+        ProviderKind::GithubActions => {
+            check_spec(checker, ProviderKind::GithubActions);
+            ProviderSettings::GithubActions { instance }
+        }
+        ProviderKind::Gce => ProviderSettings::Gce { endpoint: endpoint?, identity },
+        ProviderKind::Azure => {
+            check_spec(checker, ProviderKind::Azure);
+            ProviderSettings::Azure { endpoint: endpoint?, identity, instance }
+        }
+        ProviderKind::File => {
             check_file_provider(checker);
+            check_spec(checker, ProviderKind::File);
             ProviderSettings::File { token: token.or(command)?, instance }
         }
     };
@@ -106,7 +111,7 @@ fn check_bearer(checker: &mut Checker<'_>, endpoint: &Endpoint) {
     }
 }
 
-/// What only configuration can say when there is no metadata document.
+/// One source of the token, and no more.
 fn check_file_provider(checker: &mut Checker<'_>) {
     match (checker.is_set(Key::MetadataToken), checker.is_set(Key::MetadataCommand)) {
         (true, true) => {
@@ -119,9 +124,13 @@ fn check_file_provider(checker: &mut Checker<'_>) {
         (false, false) => checker.conflict(Key::MetadataProvider, "\"file\" needs metadata.token or metadata.command"),
         _ => {}
     }
+}
+
+/// What only configuration can say when there is no metadata document.
+fn check_spec(checker: &mut Checker<'_>, provider: ProviderKind) {
     for key in [Key::TailnetClientId, Key::TailnetTags] {
         if !checker.is_set(key) {
-            checker.conflict(Key::MetadataProvider, format!("\"file\" needs {}", key.name()));
+            checker.conflict(Key::MetadataProvider, format!("\"{}\" needs {}", provider.as_str(), key.name()));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What the agent runs with: every value valid and typed.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
 use crate::metadata::spec::Lifecycle;
+use crate::metadata::{github, namespace};
 
 /// Everything that configuration decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,40 @@ pub struct MetadataSettings {
     pub may_set: Vec<SpecField>,
 }
 
+/// Who says what the machine is and gives it tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// The platform's own endpoint.
+    Devbox,
+    /// Namespace's IAM.
+    Namespace,
+    /// GitHub's token service.
+    GithubActions,
+    /// Google's metadata server.
+    Gce,
+    /// Azure's instance metadata service.
+    Azure,
+    /// Something else that keeps a token fresh.
+    File,
+}
+
+impl ProviderKind {
+    /// Each with its name in configuration.
+    pub const NAMES: &[(&str, Self)] = &[
+        ("devbox", Self::Devbox),
+        ("namespace", Self::Namespace),
+        ("github-actions", Self::GithubActions),
+        ("gce", Self::Gce),
+        ("azure", Self::Azure),
+        ("file", Self::File),
+    ];
+
+    /// The name as configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// A provider and what it needs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProviderSettings {
@@ -47,6 +83,34 @@ pub enum ProviderSettings {
         /// What is shown to it; never over plain `http`.
         bearer: Option<SecretFile>,
     },
+    /// A job of GitHub Actions, by its environment; the spec comes from configuration.
+    GithubActions {
+        /// `instance.id`; else made of the job's run, name and runner.
+        instance: Option<String>,
+    },
+    /// A machine of Namespace's, with an integration of its workspace for a spec.
+    Namespace {
+        /// The integration's name; else `default`.
+        integration: Option<String>,
+        /// `instance.id`; else the metadata service's, else the machine id.
+        instance: Option<String>,
+    },
+    /// A VM of Google Compute Engine, with an attribute for a spec.
+    Gce {
+        /// The metadata server.
+        endpoint: Endpoint,
+        /// The service account; else the VM's default one.
+        identity: Option<String>,
+    },
+    /// A VM of Azure; the spec comes from configuration.
+    Azure {
+        /// The instance metadata service.
+        endpoint: Endpoint,
+        /// The client id of the managed identity; else the VM's only one.
+        identity: Option<String>,
+        /// `instance.id`; else the VM's id.
+        instance: Option<String>,
+    },
     /// A token that something else keeps fresh; the spec comes from configuration.
     File {
         /// Where the token is.
@@ -54,6 +118,18 @@ pub enum ProviderSettings {
         /// `instance.id`; else the machine id.
         instance: Option<String>,
     },
+}
+
+impl ProviderSettings {
+    /// Whether a variable of the environment is for this agent alone, since it holds a token or what fetches one.
+    pub fn keeps(&self, variable: &str) -> bool {
+        match self {
+            Self::File { token: TokenSource::Environment(name), .. } => name == variable,
+            Self::GithubActions { .. } => [github::URL, github::TOKEN].contains(&variable),
+            Self::Namespace { .. } => variable == namespace::SPEC,
+            Self::Devbox { .. } | Self::Gce { .. } | Self::Azure { .. } | Self::File { .. } => false,
+        }
+    }
 }
 
 /// Where an HTTP service is.
@@ -65,6 +141,20 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
+impl Endpoint {
+    /// The URL that requests to it begin with, and the socket that they all go to if it is one.
+    pub fn parts(&self) -> (Url, Option<PathBuf>) {
+        match self {
+            Self::Url(url) => (url.clone(), None),
+            Self::Unix(path) => (localhost(), Some(path.clone())),
+        }
+    }
+}
+
+fn localhost() -> Url {
+    Url::parse("http://localhost").unwrap_or_else(|_| unreachable!("a constant URL parses"))
+}
+
 /// Where a secret is that configuration only names; read anew each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretFile {
@@ -74,13 +164,15 @@ pub enum SecretFile {
     Credential(String),
 }
 
-/// Where the `file` provider's token is; read anew each time.
+/// Where the `file` provider's token is; read anew each time, but for a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `token = "/path"` or `token = "credential:NAME"`.
     File(SecretFile),
     /// `token = "env:NAME"`.
     Environment(String),
+    /// `token = "fd:N"`: read once, since a pipe gives it once.
+    Descriptor(RawFd),
     /// `command = [argv]`: prints a JWT for the audience in its last argument.
     Command(Vec<String>),
 }

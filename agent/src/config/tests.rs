@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::keys::{Key, Preset};
-use super::settings::{Endpoint, Foreign, ProviderSettings, SecretFile, SpecField, SupervisorKind, TokenSource};
+use super::settings::{
+    Endpoint, Foreign, ProviderKind, ProviderSettings, SecretFile, SpecField, SupervisorKind, TokenSource,
+};
 use super::{Inputs, Loaded, Settings, Sources, fragment, load, resolve, show};
 use crate::files::write_atomic;
 
@@ -241,6 +243,36 @@ fn the_file_provider_takes_what_no_document_tells_it_from_configuration() {
     let token = TokenSource::Environment("ID_TOKEN".into());
     let provider = ProviderSettings::File { token, instance: Some("i-1".into()) };
     assert_eq!(machine.load(&rest).settings.metadata.provider, provider);
+}
+
+#[test]
+fn providers_without_a_spec_need_one_of_configuration_and_the_others_do_not() {
+    let machine = Machine::new();
+    for (name, kind) in ProviderKind::NAMES {
+        let chosen = format!("metadata.provider={name}");
+        let needs = matches!(kind, ProviderKind::GithubActions | ProviderKind::Azure | ProviderKind::File);
+        let asked = machine.sources(&[&chosen]);
+        let problems = load(&asked).map(drop).map_err(|errors| errors.to_string()).err().unwrap_or_default();
+        assert_eq!(problems.contains(&format!("\"{name}\" needs tailnet.tags")), needs, "{name}: {problems}");
+    }
+}
+
+#[test]
+fn what_a_cloud_is_asked_for_comes_from_configuration() {
+    let machine = Machine::new();
+    let chosen =
+        ["metadata.provider=gce", "metadata.endpoint=http://127.0.0.1:8080", "metadata.identity=ci@acme.example"];
+    let endpoint = Endpoint::Url("http://127.0.0.1:8080".parse().unwrap());
+    let provider = ProviderSettings::Gce { endpoint, identity: Some("ci@acme.example".into()) };
+    assert_eq!(machine.load(&chosen).settings.metadata.provider, provider);
+    let chosen = ["metadata.provider=namespace", "metadata.integration=staging"];
+    let provider = ProviderSettings::Namespace { integration: Some("staging".into()), instance: None };
+    assert_eq!(machine.load(&chosen).settings.metadata.provider, provider);
+    assert!(
+        provider.keeps("NSC_TOKEN_SPEC") && !provider.keeps("NSC_TOKEN_FILE"),
+        "only the variable that is a credential"
+    );
+    assert!(machine.problems(&["metadata.identity=a/b"])[0].contains("metadata.identity"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The clause is shown to people together with the key's own `expected`. What may hold a credential by mistake is not repeated in it.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use reqwest::Url;
@@ -12,6 +13,7 @@ use tracing_subscriber::filter::Targets;
 use super::fragment::with_article;
 use super::settings::{Endpoint, SecretFile, SpecField, TokenSource};
 use crate::core::reason::printable;
+use crate::sys::descriptor::FIRST;
 
 /// A typed value, or what is wrong with it.
 pub type Checked<T> = Result<T, String>;
@@ -128,7 +130,8 @@ fn any_url(written: &str) -> Checked<Url> {
     if bare { Ok(url) } else { Err(format!("{} has more than scheme, host and port", quoted(written))) }
 }
 
-fn is_literal(url: &Url) -> bool {
+/// Whether a URL names its host by address.
+pub fn is_literal(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
@@ -190,13 +193,22 @@ pub fn command(value: &Value) -> Checked<TokenSource> {
     Ok(TokenSource::Command(argv))
 }
 
-/// A path, `credential:NAME` or `env:NAME`. Somebody may have put the token itself here, so the value is not repeated.
+/// A path, `credential:NAME`, `env:NAME` or `fd:N`. Somebody may have put the token itself here, so the value is not repeated.
 pub fn token(value: &Value) -> Checked<TokenSource> {
-    match text(value)?.strip_prefix("env:") {
-        Some(name) if is_variable(name) => Ok(TokenSource::Environment(name.to_owned())),
-        Some(_) => Err("the part after env: is not the name of a variable".into()),
-        None => secret_file(value).map(TokenSource::File),
+    match text(value)?.split_once(':') {
+        Some(("env", name)) if is_variable(name) => Ok(TokenSource::Environment(name.to_owned())),
+        Some(("env", _)) => Err("the part after env: is not the name of a variable".into()),
+        Some(("fd", number)) => descriptor(number).map(TokenSource::Descriptor),
+        _ => secret_file(value).map(TokenSource::File),
     }
+}
+
+/// A number that is not standard input, output or error, which are for other things.
+fn descriptor(number: &str) -> Checked<RawFd> {
+    let number = digits(number).and_then(|number| RawFd::try_from(number).ok());
+    number
+        .filter(|number| *number >= FIRST)
+        .ok_or_else(|| format!("the part after fd: is not a number from {FIRST} on"))
 }
 
 /// A path or `credential:NAME`. Somebody may have put the secret itself here, so the value is not repeated.
@@ -227,6 +239,21 @@ pub fn instance(value: &Value) -> Checked<String> {
     let plain = (1..=ID_MAX).contains(&id.len());
     let plain = plain && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     if plain { Ok(id.to_owned()) } else { Err(format!("{} is not an instance id", quoted(id))) }
+}
+
+/// The name of one of a workspace's integrations, which has no form that is known here.
+pub fn integration(value: &Value) -> Checked<String> {
+    let name = text(value)?;
+    let plain = (1..=ID_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if plain { Ok(name.to_owned()) } else { Err(format!("{} is no name", quoted(name))) }
+}
+
+/// A service account's name or a managed identity's client id; it becomes a part of a URL's path or query.
+pub fn identity(value: &Value) -> Checked<String> {
+    let name = text(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | ':');
+    let valid = (1..=ID_MAX).contains(&name.len()) && name.chars().all(plain) && !matches!(name, "." | "..");
+    if valid { Ok(name.to_owned()) } else { Err(format!("{} is not an identity", quoted(name))) }
 }
 
 /// A federated credential's client id; it becomes part of the audience, a URL without scheme.
@@ -367,7 +394,11 @@ mod tests {
 
     #[test]
     fn a_token_in_place_of_its_path_is_refused_and_not_repeated() {
-        accepted(token, &["/run/token", "env:ID_TOKEN", "env:_x", "credential:devbox-agent.token"]);
+        accepted(token, &["/run/token", "env:ID_TOKEN", "env:_x", "fd:3", "credential:devbox-agent.token"]);
+        refused(
+            token,
+            &[("fd:2", "from 3 on"), ("fd:-3", "from 3 on"), ("fd:", "from 3 on"), ("fd:3000000000", "from 3 on")],
+        );
         for jwt in ["eyJhbGciOi.e30.c2ln", "env:eyJhbGciOi.e30.c2ln", "credential:eyJhbGciOi/e30"] {
             let found = token(&Value::from(jwt)).err().unwrap();
             assert!(!found.contains("eyJ"), "{found}");

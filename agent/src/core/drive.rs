@@ -203,6 +203,7 @@ impl Drive {
             }
             Some(Input::Reconfigured(both)) => {
                 let (settings, edges) = *both;
+                self.hang_up();
                 self.world.reconfigured(Configured::of(&settings));
                 self.settings = settings;
                 self.edges = edges;
@@ -210,6 +211,16 @@ impl Drive {
             }
             // Nobody is left who could ask for anything: the agent ends.
             None => self.fold(Event::Stop(Ending::ForGood)),
+        }
+    }
+
+    /// Cancels what the provider of before is still being asked: its answer would count as that of the one that is configured now.
+    fn hang_up(&mut self) {
+        for kind in [Kind::ReadSpec, Kind::Token] {
+            if self.in_flight.remove(&kind).is_some() {
+                self.tasks.abort(&kind);
+                self.fold(Event::Cancelled(kind));
+            }
         }
     }
 

@@ -64,10 +64,12 @@ codes! {
     MetadataVersion "metadata_version" Blocked "the metadata document has a version this agent does not speak" "upgrade devbox-agent or have the platform serve version 1";
     MetadataValue "metadata_value" Blocked "a field of the metadata document has a value that cannot be used" "correct the named field on the platform";
     MetadataDenied "metadata_denied" Blocked "the metadata endpoint refuses this machine" "check that the platform admits this instance";
-    MetadataSecret "metadata_secret" Waiting "the secret that the metadata endpoint wants to see cannot be read" "see the detail, [metadata] bearer and LoadCredential= of devbox-agent.service";
+    MetadataSecret "metadata_secret" Waiting "the secret that the metadata endpoint wants to see cannot be read" "see the detail; for [metadata] bearer also LoadCredential= of devbox-agent.service";
     NotProvisioned "not_provisioned" Waiting "the platform has not provisioned this machine yet" "nothing if it passes; otherwise check the instance on the platform";
     TokenPending "token_pending" Waiting "a token, its exchange and a key are being fetched" "nothing if it passes";
     TokenUnavailable "token_unavailable" Waiting "no workload token could be fetched" "check the token source named in the detail";
+    TokenDenied "token_denied" Blocked "the token source refuses this workload" "read its own words in the detail, and what it lets this workload ask for";
+    TokenPermission "token_permission" Blocked "this job may not have a workload token" "give the job permissions: id-token: write in its workflow";
     TokenExpired "token_expired" Waiting "the workload token had expired when it arrived" "check the issuer's clock and the token's lifetime";
     TokenClaims "token_claims" Blocked "the workload token is not one the token exchange would accept" "correct the named claim at the issuer";
     ClockSkew "clock_skew" Waiting "this machine's clock and the issuer's differ too much" "set the clock; see timedatectl";

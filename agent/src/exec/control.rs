@@ -86,6 +86,8 @@ pub(super) enum Part {
     Tailscaled,
     /// What makes tailscaled's sockets in the host's network.
     Broker,
+    /// The way to the host's name server, where there is no pasta.
+    Relay,
     /// What keeps the command to itself.
     Firewall,
     /// The command's own PID 1.
@@ -99,6 +101,7 @@ impl Part {
             Self::Pasta => "pasta",
             Self::Tailscaled => "tailscaled",
             Self::Broker => "the socket broker",
+            Self::Relay => "the resolver's relay",
             Self::Firewall => "nft",
             Self::Init => "the command's PID 1",
         }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::control::{Ended, Part, Step};
-use super::preflight::{self, Missing};
+use super::preflight::{self, Missing, Unfit};
 use crate::core::reason::chain;
 use crate::socket::document::Reason;
 use crate::sys::fork::ForkError;
@@ -22,6 +22,9 @@ pub(super) enum Failure {
     /// A program is not installed.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// A program is too old.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The kernel, or whoever configured it, does not let us.
     #[error("failed to {}: {errno}; {remedy}", .step.verb())]
     Sandbox { step: Step, errno: Errno, remedy: String },

@@ -21,7 +21,7 @@ pub(super) struct Rules {
     pub tun: String,
     /// The host's own addresses and gateways.
     pub host: BTreeSet<IpAddr>,
-    /// Where pasta takes in questions of the resolver.
+    /// Where questions of the resolver are taken in for the host's name server.
     pub resolver: Option<IpAddr>,
     /// Nothing but the tailnet.
     pub tailnet_only: bool,

@@ -32,31 +32,19 @@ impl Host {
         Ok(Self { addresses, outward: outward(), resolver: fs::read_to_string("/etc/resolv.conf").unwrap_or_default() })
     }
 
-    /// Whether a name server is on the host's own loopback.
-    pub fn has_local_resolver(&self) -> bool {
+    /// The first name server.
+    pub fn name_server(&self) -> Option<IpAddr> {
         let servers = self.resolver.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-        servers.map(str::trim).any(is_loopback)
+        servers.filter_map(|server| server.trim().split('%').next()?.parse().ok()).next()
     }
 
-    /// The resolver configuration for tailscaled: its name servers and search domains, and no comment, in which tailscaled would read of a
-    /// systemd-resolved that it cannot reach. A name server on the loopback is reached through `loopback` where that is given.
-    pub fn resolver(&self, loopback: Option<Ipv4Addr>) -> String {
-        let mut text = String::new();
-        for line in self.resolver.lines() {
-            let mut words = line.split_whitespace();
-            let line = match (words.next(), words.next(), loopback) {
-                (Some("nameserver"), Some(server), Some(instead)) if is_loopback(server) => {
-                    format!("nameserver {instead}\n")
-                }
-                (Some("nameserver"), Some(server), _) => format!("nameserver {server}\n"),
-                (Some("search"), Some(domain), _) if domain != "." => format!("{}\n", line.trim()),
-                _ => continue,
-            };
-            if !text.contains(&line) {
-                text.push_str(&line);
-            }
-        }
-        text
+    /// The resolver configuration inside: the host's search domains, and `forwarder` for its name servers, since those may be on its loopback or
+    /// at its gateway. Without comments, in which tailscaled would read of a systemd-resolved that it cannot reach.
+    pub fn resolver(&self, forwarder: Option<IpAddr>) -> String {
+        let search =
+            self.resolver.lines().map(str::trim).filter(|line| line.starts_with("search ") && *line != "search .");
+        let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
+        servers.into_iter().chain(search.map(str::to_owned)).map(|line| line + "\n").collect()
     }
 }
 
@@ -68,10 +56,6 @@ fn outward() -> Option<Ipv4Addr> {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
-}
-
-fn is_loopback(server: &str) -> bool {
-    server.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn address(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -102,18 +86,24 @@ mod tests {
     }
 
     #[test]
-    fn the_resolver_keeps_servers_and_domains_and_no_comment() {
+    fn the_resolver_inside_has_the_hosts_domains_and_one_server_that_stands_for_the_hosts() {
         let host = host(
-            "# by systemd-resolved\nnameserver 192.0.2.1\noptions edns0\nsearch a.example b.example\nnameserver fd00::1\n",
+            "# by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\nsearch a.example b.example\nnameserver fd00::1\n",
         );
-        assert_eq!(host.resolver(None), "nameserver 192.0.2.1\nsearch a.example b.example\nnameserver fd00::1\n");
+        assert_eq!(host.name_server(), Some(Ipv4Addr::new(127, 0, 0, 53).into()));
+        let forwarder = Some(Ipv4Addr::new(169, 254, 1, 1).into());
+        assert_eq!(host.resolver(forwarder), "nameserver 169.254.1.1\nsearch a.example b.example\n");
     }
 
     #[test]
-    fn a_resolver_on_the_loopback_is_reached_another_way_where_there_is_one() {
-        let host = host("nameserver 127.0.0.53\nnameserver ::1\nsearch .\n");
-        assert_eq!(host.resolver(None), "nameserver 127.0.0.53\nnameserver ::1\n");
-        assert_eq!(host.resolver(Some(Ipv4Addr::new(169, 254, 1, 1))), "nameserver 169.254.1.1\n", "said once");
+    fn a_host_without_a_resolver_has_none_inside() {
+        let host = host("search .\n");
+        assert_eq!((host.name_server(), host.resolver(None)), (None, String::new()));
+    }
+
+    #[test]
+    fn a_link_local_server_is_read_without_its_interface() {
+        assert_eq!(host("nameserver fe80::1%eth0\n").name_server(), "fe80::1".parse().ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod session;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,17 @@ use self::firewall::Rules;
 pub use self::given::GivenKey;
 use self::host::Host;
 pub use self::sandbox::Target;
-use self::sandbox::{Output, PASTA_RESOLVER, Plan};
+use self::sandbox::{Output, Plan};
 use self::session::Given;
 use self::session::signals::{self, Blocked};
 use crate::clock::{Clock, Now};
 use crate::config::Settings;
 use crate::federation::Federation;
 use crate::metadata::Metadata;
+
+/// On a link without neighbours a link-local address (RFC 3927) is nobody's; and a random unique local one (RFC 4193).
+const FORWARDER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const FORWARDER6: Ipv6Addr = Ipv6Addr::new(0xfd5e, 0x8a1c, 0x2b90, 0, 0, 0, 0, 0x53);
 
 /// What is asked for.
 pub struct Request {
@@ -104,10 +108,17 @@ fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services
     let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
     let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
     let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() }, before)?;
+    let programs = plan.programs.clone();
     let handle = sandbox::start(plan).map_err(Failure::fork)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::own("start the event loop"))?;
-    runtime.block_on(session::run(request, Given { handle, signals: set, outputs: [tailscaled, others] }, services))
+    let given = Given { handle, signals: set, programs, outputs: [tailscaled, others] };
+    runtime.block_on(session::run(request, given, services))
+}
+
+/// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.
+fn forwarder(server: IpAddr, pasta: bool) -> IpAddr {
+    if pasta && server.is_ipv6() { FORWARDER6.into() } else { FORWARDER.into() }
 }
 
 fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure> {
@@ -118,7 +129,7 @@ fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure
     let rules = Rules {
         tun: daemon.tun.clone(),
         host: host.addresses.clone(),
-        resolver: (pasta && host.has_local_resolver()).then_some(PASTA_RESOLVER.into()),
+        resolver: host.name_server().map(|server| forwarder(server, pasta)),
         tailnet_only: request.tailnet_only,
         publish: request.publish.clone(),
     };

@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 
 use super::control::Step;
 use super::sandbox::Programs;
+use crate::tailscaled::supported;
 
 /// Searched after PATH: an ordinary user's lacks where distributions keep tailscaled and nft.
 const ALSO: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -30,6 +32,44 @@ pub(super) fn programs(tailscaled: &Path, path: Option<&OsStr>, pasta: bool) -> 
         pasta: pasta.then(|| find("pasta".as_ref(), "install the package passt")).transpose()?,
         nft: find("nft".as_ref(), "install the package nftables")?,
     })
+}
+
+/// A program that is there and will not do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    /// It does not start.
+    #[error("failed to run {}", program.display())]
+    Broken {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// It lacks an option.
+    #[error("{} is too old: it has no {option}; upgrade passt to 2023-02 or later", program.display())]
+    Pasta { program: PathBuf, option: &'static str },
+    /// The agent does not drive it.
+    #[error("{} is version {version}, older than [daemon] min_version: upgrade tailscale", program.display())]
+    Tailscaled { program: PathBuf, version: String },
+}
+
+/// Asks the programs what they can do; a run finds out by itself, so that only `--check` asks.
+pub(super) fn fit(programs: &Programs, min_version: (u32, u32)) -> Result<(), Unfit> {
+    const OPTION: &str = "--no-map-gw";
+    // Its --version says nothing unless it writes to a terminal; the help comes on one stream or the other.
+    if let Some(program) = programs.pasta.clone()
+        && !said(&program, "--help")?.contains(OPTION)
+    {
+        return Err(Unfit::Pasta { program, option: OPTION });
+    }
+    let program = programs.tailscaled.clone();
+    let version = said(&program, "--version")?.lines().next().unwrap_or_default().trim().to_owned();
+    if supported(&version, min_version) { Ok(()) } else { Err(Unfit::Tailscaled { program, version }) }
+}
+
+fn said(program: &Path, option: &str) -> Result<String, Unfit> {
+    let output = Command::new(program).arg(option).stdin(Stdio::null()).output();
+    let output = output.map_err(|source| Unfit::Broken { program: program.to_owned(), source })?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 /// The program's real path: what lies below /run and /etc is out of sight in the sandbox.

@@ -76,6 +76,11 @@ impl Devbox {
     }
 }
 
+/// Whether asking again is no use before somebody has changed something.
+fn refuses(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 401 | 403)
+}
+
 fn tag(answer: &Answer) -> Option<String> {
     let tag = answer.headers.get(ETAG)?.to_str().ok()?;
     (tag.len() <= ETAG_MAX).then(|| tag.to_owned())
@@ -116,6 +121,7 @@ impl Reasoned for TokenError {
     fn code(&self) -> Code {
         match self {
             Self::Channel(ChannelError::Flavor { .. }) => Code::MetadataUntrusted,
+            Self::Channel(ChannelError::Refused { status, .. }) if refuses(*status) => Code::TokenDenied,
             _ => Code::TokenUnavailable,
         }
     }

@@ -1,18 +1,19 @@
-//! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, or what a
-//! command prints. The spec comes from configuration.
+//! A token that something else keeps fresh: a file such as a projected service account token or a SPIFFE JWT-SVID, a variable, a descriptor, or
+//! what a command prints. The spec comes from configuration.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::command::{self, CommandError};
-use super::document::{Document, Node, REPORT_INTERVAL, Section};
+use super::descriptor;
 use super::secret_file::{self, Environment, SecretFileError};
-use super::{Instance, Metadata, Read, Rules, Spec, resolve, value};
+use super::{Instance, Metadata, Read, Rules, configured, value};
 use crate::config::settings::TokenSource;
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::secret::Secret;
@@ -33,19 +34,21 @@ pub struct FileSettings {
     pub rules: Rules,
     /// The environment.
     pub environment: Environment,
-    /// How long a token command may take: [`COMMAND_DEADLINE`].
+    /// How long a token command may take, and a pipe until its end: [`COMMAND_DEADLINE`].
     pub deadline: Duration,
 }
 
 /// The provider.
 pub struct File {
     settings: FileSettings,
+    /// What a descriptor gave.
+    given: OnceCell<Secret<String>>,
 }
 
 impl File {
     /// Makes the provider; nothing is read yet.
     pub fn new(settings: FileSettings) -> Self {
-        Self { settings }
+        Self { settings, given: OnceCell::new() }
     }
 
     async fn id(&self) -> Result<String, FileError> {
@@ -55,23 +58,25 @@ impl File {
         }
     }
 
-    fn spec(&self, id: String) -> Result<Spec, Fault> {
-        let instance = Instance { id, kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
-        let tailnet = Section::Node(Node::default());
-        let document = Document { instance, tailnet, report_interval: REPORT_INTERVAL };
-        resolve(document, &self.settings.rules).map_err(|e| Fault::from(&e))
-    }
-
     async fn fetch(&self, audience: &str) -> Result<Secret<String>, FileError> {
         let (token, source) = match &self.settings.token {
             TokenSource::File(place) => return Ok(secret_file::read(place, &self.settings.environment).await?),
             TokenSource::Environment(name) => (self.variable(name)?, format!("the variable {name}")),
+            TokenSource::Descriptor(number) => (self.given(*number).await?, format!("the descriptor {number}")),
             TokenSource::Command(argv) => (
                 command::output(argv, audience, self.settings.deadline).await?,
                 argv.first().cloned().unwrap_or_default(),
             ),
         };
         if token.expose().is_empty() { Err(FileError::Empty { source_name: source }) } else { Ok(token) }
+    }
+
+    async fn given(&self, number: RawFd) -> Result<Secret<String>, FileError> {
+        let read = async || {
+            let read = descriptor::read(number, self.settings.deadline).await;
+            read.map_err(|source| FileError::Descriptor { number, source })
+        };
+        self.given.get_or_try_init(read).await.cloned()
     }
 
     fn variable(&self, name: &str) -> Result<Secret<String>, FileError> {
@@ -88,17 +93,9 @@ impl Metadata for File {
     }
 
     async fn read(&self, etag: Option<&str>, wait: Duration) -> Result<Read, Fault> {
-        let spec = self.spec(self.id().await.map_err(|e| Fault::from(&e))?);
-        let tag = tag(&spec);
-        if etag == Some(tag.as_str()) {
-            // Only new configuration can change this spec, and that comes with a new provider.
-            tokio::time::sleep(wait).await;
-            return Ok(Read::Unchanged);
-        }
-        Ok(match spec {
-            Ok(spec) => Read::Document { spec: Box::new(spec), etag: Some(tag) },
-            Err(fault) => Read::Refused { fault, etag: Some(tag) },
-        })
+        let id = self.id().await.map_err(|e| Fault::from(&e))?;
+        let instance = Instance { id, kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
+        Ok(configured::read(instance, &self.settings.rules, etag, wait).await)
     }
 
     async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
@@ -106,14 +103,11 @@ impl Metadata for File {
     }
 }
 
-/// A tag that changes with the spec, so that one kept from before a change of configuration does not match.
-fn tag(spec: &Result<Spec, Fault>) -> String {
-    let mut hasher = DefaultHasher::new();
-    format!("{spec:?}").hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-async fn machine_id(path: &Path) -> Result<String, FileError> {
+/// This machine's id, machine-id(5).
+///
+/// # Errors
+/// When there is none yet, or it cannot be read.
+pub async fn machine_id(path: &Path) -> Result<String, FileError> {
     let text =
         tokio::fs::read_to_string(path).await.map_err(|source| FileError::MachineId { path: path.into(), source })?;
     let id = text.trim();
@@ -141,6 +135,15 @@ pub enum FileError {
     /// The token's file cannot be read.
     #[error("failed to read the token")]
     Secret(#[from] SecretFileError),
+    /// The descriptor cannot be read.
+    #[error("failed to read the token from the descriptor {number}")]
+    Descriptor {
+        /// Its number.
+        number: RawFd,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The variable is not there, or is no text.
     #[error("failed to read the token: the variable {name} is not set to text")]
     Unset {

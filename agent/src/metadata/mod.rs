@@ -1,13 +1,21 @@
 //! What this machine is, and a token to prove it: one file a provider behind one trait.
 
+pub mod azure;
 pub mod command;
+pub mod configured;
+pub mod descriptor;
+pub mod detect;
 pub mod devbox;
 pub mod document;
 pub mod file;
+pub mod gce;
+pub mod github;
 pub mod hostname;
+pub mod namespace;
 pub mod parse;
 pub mod resolve;
 pub mod secret_file;
+pub mod service;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -63,6 +63,15 @@ pub fn parse(bytes: &[u8]) -> Result<Document, ParseError> {
     })
 }
 
+/// Reads `tailnet` alone, as a platform has it that keeps the rest elsewhere.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn section(bytes: &[u8]) -> Result<Section, ParseError> {
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| ParseError::NotJson(Some(error)))?;
+    tailnet(&Fields { path: String::new(), map: &Map::from_iter([("tailnet".to_owned(), json)]) })
+}
+
 fn version(root: &Fields<'_>) -> Result<(), ParseError> {
     match root.get("version") {
         Some(Value::Number(number)) if number.as_u64() == Some(VERSION) => Ok(()),

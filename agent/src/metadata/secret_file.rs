@@ -25,9 +25,16 @@ pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 /// # Errors
 /// When there is none, or what there is cannot be one.
 pub async fn read(place: &SecretFile, environment: &Environment) -> Result<Secret<String>, SecretFileError> {
-    let path = path(place, environment)?;
-    let secret = from_file(&path).await.map_err(|source| SecretFileError::Read { path: path.clone(), source })?;
-    if secret.expose().is_empty() { Err(SecretFileError::Empty { path }) } else { Ok(secret) }
+    read_path(&path(place, environment)?).await
+}
+
+/// The same from a file of which the path is known.
+///
+/// # Errors
+/// When there is none, or what there is cannot be a secret.
+pub async fn read_path(path: &Path) -> Result<Secret<String>, SecretFileError> {
+    let secret = from_file(path).await.map_err(|source| SecretFileError::Read { path: path.into(), source })?;
+    if secret.expose().is_empty() { Err(SecretFileError::Empty { path: path.into() }) } else { Ok(secret) }
 }
 
 fn path(place: &SecretFile, environment: &Environment) -> Result<PathBuf, SecretFileError> {

@@ -21,15 +21,21 @@ pub fn up(name: &str) -> io::Result<()> {
     Errno::result(answer).map(drop).map_err(io::Error::from)
 }
 
-/// Gives the interface `name`, which is down, the address and a route to everywhere, and brings it up.
-pub fn lead_everywhere(name: &str, address: Ipv4Addr) -> io::Result<()> {
+/// Gives the interface `name`, or its alias `name:1`, the address.
+pub fn add_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = named(name)?;
     request.ifr_ifru.ifru_addr = v4(address);
     // SAFETY: SIOCSIFADDR reads an ifreq, which lives through the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) };
-    Errno::result(answer)?;
+    Errno::result(answer).map(drop).map_err(io::Error::from)
+}
+
+/// Gives the interface `name`, which is down, the address and a route to everywhere, and brings it up.
+pub fn lead_everywhere(name: &str, address: Ipv4Addr) -> io::Result<()> {
+    add_address(name, address)?;
     up(name)?;
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an rtentry is plain data, for which zeroes are a value; so is a null pointer for a device of no name.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
     route.rt_dst = v4(Ipv4Addr::UNSPECIFIED);

@@ -4,6 +4,8 @@
 pub mod async_fd;
 /// Noticing that the wall clock was set.
 pub mod clock_step;
+/// Descriptors that were left open for this process.
+pub mod descriptor;
 /// Keeping secrets out of core dumps.
 pub mod dumpable;
 /// Processes made by fork, also in namespaces of their own.

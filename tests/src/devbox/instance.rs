@@ -23,6 +23,7 @@ pub struct Instance<'a> {
     /// `instance.id`.
     pub id: String,
     address: IpAddr,
+    subject: String,
 }
 
 /// What makes a node the same node to those who use it.
@@ -56,7 +57,14 @@ impl<'a> Instance<'a> {
         let (id, address) = (format!("i-{name}"), IpAddr::V4(address));
         let spec = InstanceSpec::new(&id, kind, WORKSPACE, address).named(name);
         scene.platform.add_instance(spec.joining(Tailnet::new(CLIENT, &[tag])));
-        Self { scene, id, address }
+        let subject = format!("{WORKSPACE}/{id}");
+        Self { scene, id, address, subject }
+    }
+
+    /// A machine at an address that the platform's own metadata knows nothing of, and whose tokens are about `subject`.
+    pub(crate) fn elsewhere(scene: &'a Scene, name: &str, address: Ipv4Addr, subject: &str) -> Self {
+        scene.platform.trust(CLIENT, subject, &TAGS);
+        Self { scene, id: name.to_owned(), address: IpAddr::V4(address), subject: subject.to_owned() }
     }
 
     /// This machine's connections.
@@ -109,7 +117,7 @@ impl<'a> Instance<'a> {
 
     /// The subject of this instance's tokens.
     pub fn subject(&self) -> String {
-        format!("{WORKSPACE}/{}", self.id)
+        self.subject.clone()
     }
 
     /// How many keys were minted for this machine.

@@ -34,8 +34,6 @@ impl Tools {
             ("PATH", env::join_paths(folders).context("failed to put the tools on PATH")?),
             ("CARGO_ZIGBUILD_ZIG_PATH", self.zig().into()),
             ("CARGO_ZIGBUILD_CACHE_DIR", self.folder.join("zigbuild-cache").into()),
-            // Nothing unwinds through the C of the cryptography library; the tables for it are 66 KB (measured).
-            ("AWS_LC_SYS_CFLAGS", "-fno-unwind-tables -fno-asynchronous-unwind-tables".into()),
         ])
     }
 

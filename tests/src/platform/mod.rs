@@ -6,9 +6,12 @@
 //! relay ── Headscale                                     (control and DERP)
 //! ```
 
+pub mod azure;
 pub mod exchange;
 pub mod facade;
 pub mod fault;
+pub mod gce;
+pub mod github;
 pub mod headscale;
 pub mod instance;
 pub mod issuer;
@@ -16,6 +19,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod minter;
+pub mod namespace;
 pub mod naming;
 mod random;
 pub mod relay;
@@ -38,8 +42,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::azure::Azure;
 use self::exchange::Credential;
 use self::facade::Facade;
+use self::gce::Gce;
+use self::github::TokenService;
 use self::headscale::api::{NewKey, Node};
 use self::headscale::{Headscale, HeadscaleConfig};
 use self::instance::{InstanceSpec, Instances};
@@ -47,6 +54,7 @@ use self::issuer::Issuer;
 use self::ledger::{Ledger, SecretKind};
 use self::metadata::Metadata;
 use self::minter::HeadscaleMinter;
+use self::namespace::Namespace;
 use self::relay::Relay;
 use self::report::ReportSink;
 
@@ -198,6 +206,43 @@ impl Platform {
         Metadata::start_tls(at, sources, self.api.certify().await?)
     }
 
+    /// Starts GitHub's token service on the platform's own address; clients must trust [`Self::ca_file`].
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn github(&self) -> Result<TokenService> {
+        TokenService::start(self.free_port(), self.issuer.clone(), self.api.certify().await?)
+    }
+
+    /// Starts Namespace's IAM, and the metadata service of one instance of a workspace, on the platform's own address.
+    ///
+    /// # Errors
+    /// When there are no free ports.
+    pub async fn namespace(&self, workspace: &str, id: &str) -> Result<Namespace> {
+        let (issuer, ledger) = (self.issuer.clone(), self.ledger.clone());
+        Namespace::start(self.free_port(), (workspace, id), issuer, ledger, self.api.certify().await?)
+    }
+
+    /// Starts the metadata server of a VM of Google's on the platform's own address.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn gce(&self, name: &str) -> Result<Gce> {
+        Gce::start(self.free_port(), name, self.issuer.clone())
+    }
+
+    /// Starts the instance metadata service of a VM of Azure's on the platform's own address.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn azure(&self, name: &str) -> Result<Azure> {
+        Azure::start(self.free_port(), name, self.issuer.clone())
+    }
+
+    fn free_port(&self) -> SocketAddr {
+        SocketAddr::new(self.api_relay.address().ip(), 0)
+    }
+
     /// Returns the URL of the API; clients must trust [`Self::ca_file`].
     pub fn api_url(&self) -> String {
         format!("https://{}", self.api_relay.address())
@@ -215,10 +260,15 @@ impl Platform {
 
     /// Adds a credential at the API that trusts this platform's issuer for the instances of a workspace.
     pub fn add_credential(&self, client_id: &str, workspace: &str, tags: &[&str]) {
+        self.trust(client_id, &format!("{workspace}/*"), tags);
+    }
+
+    /// Adds a credential at the API that trusts this platform's issuer for subjects of a pattern, in which `*` stands for any text.
+    pub fn trust(&self, client_id: &str, subjects: &str, tags: &[&str]) {
         self.api.add_credential(Credential {
             client_id: client_id.to_owned(),
             issuer: self.issuer.url(),
-            subject: format!("{workspace}/*"),
+            subject: subjects.to_owned(),
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
         });
     }

@@ -13,7 +13,7 @@ pub use cargo::{Artifact, Cargo, CargoError, Profile, Ran};
 pub use go::{GoError, Program};
 pub use image::{ImageError, Images};
 pub use layout::{Layout, LayoutError, Workspace};
-pub use packages::{Needs, PackageError, install_missing};
+pub use packages::{EXEC, Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
 use std::path::{Path, PathBuf};

@@ -15,6 +15,8 @@ pub type Needs = [(&'static str, &'static str)];
 
 /// What the lab runs everywhere. tailscaled asks for nothing more: without iptables it speaks netlink.
 pub const USUAL: &Needs = &[("ip", "iproute2")];
+/// What `exec` runs, and what the stories of it do with it.
+pub const EXEC: &Needs = &[("pasta", "passt"), ("nft", "nftables"), ("curl", "curl"), ("psql", "postgresql")];
 /// What makes and boots machines of their own.
 pub const TO_BOOT: &Needs = &[
     ("mmdebstrap", "mmdebstrap"),

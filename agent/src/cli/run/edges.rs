@@ -14,12 +14,18 @@ use crate::core::edges::Edges;
 use crate::federation::Federation;
 use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
+use crate::metadata::azure::{self, Azure};
 use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
+use crate::metadata::gce::{self, Gce};
+use crate::metadata::github::{self, GithubActions};
+use crate::metadata::namespace::{self, Namespace, NamespaceSettings};
 use crate::metadata::secret_file::Environment;
+use crate::metadata::service::Service;
 use crate::metadata::{Metadata, Rules};
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
+use crate::sys::descriptor;
 use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
 use crate::tailscaled::unit::UnitSupervisor;
@@ -30,6 +36,9 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The static host name, hostname(5).
 const HOSTNAME_FILE: &str = "/etc/hostname";
+
+/// machine-id(5).
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Everything outside, and where reports go.
 #[derive(Clone)]
@@ -109,10 +118,10 @@ fn machine(settings: &Settings) -> anyhow::Result<Machine> {
     })
 }
 
-/// The agent's environment for tailscaled, without the variable that holds the workload token.
+/// The agent's environment for tailscaled, without the variables that hold a workload token or what fetches one.
 fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
-    let token = token_variable(settings);
-    std::env::vars_os().filter(|(name, _)| name.to_str() != token || token.is_none()).collect()
+    let secret = |name: &OsString| name.to_str().is_some_and(|name| settings.metadata.provider.keeps(name));
+    std::env::vars_os().filter(|(name, _)| !secret(name)).collect()
 }
 
 /// The variable that holds the workload token, if one does: it is this program's, and not for those that it starts.
@@ -136,7 +145,41 @@ fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provi
             let channel = channel(endpoint, bearer, clock)?;
             (Arc::new(Devbox::new(channel.clone(), rules)), Some(channel))
         }
-        ProviderSettings::File { token, instance } => (Arc::new(File::new(file(token, instance, rules))), None),
+        ProviderSettings::GithubActions { instance } => {
+            let service = Service::remote(github::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of GitHub's token service")?;
+            (Arc::new(GithubActions::new(service, environment(), instance.clone(), rules)), None)
+        }
+        ProviderSettings::Namespace { integration, instance } => {
+            let service = Service::remote(namespace::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of Namespace's IAM")?;
+            let settings = NamespaceSettings {
+                integration: integration.clone(),
+                instance: instance.clone(),
+                machine_id: MACHINE_ID.into(),
+                files: namespace::Files::default(),
+                rules,
+                environment: environment(),
+            };
+            (Arc::new(Namespace::new(settings, service)), None)
+        }
+        ProviderSettings::Gce { endpoint, identity } => {
+            let service = Service::local(endpoint, gce::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata server")?;
+            (Arc::new(Gce::new(service, identity.clone(), rules)), None)
+        }
+        ProviderSettings::Azure { endpoint, identity, instance } => {
+            let service = Service::local(endpoint, azure::refusal, clock.clone());
+            let service = service.context("failed to prepare the client of the metadata service")?;
+            (Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules)), None)
+        }
+        ProviderSettings::File { token, instance } => {
+            if let TokenSource::Descriptor(number) = token {
+                let kept = descriptor::keep(*number);
+                kept.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
+            }
+            (Arc::new(File::new(file(token, instance, rules))), None)
+        }
     };
     let sink = named.or(own).map(|channel| Arc::new(HttpSink::new(channel)) as Arc<dyn Sink>);
     Ok((provider, sink))
@@ -155,7 +198,7 @@ fn file(token: &TokenSource, instance: &Option<String>, rules: Rules) -> FileSet
     FileSettings {
         token: token.clone(),
         instance: instance.clone(),
-        machine_id: "/etc/machine-id".into(),
+        machine_id: MACHINE_ID.into(),
         rules,
         environment: environment(),
         deadline: COMMAND_DEADLINE,

@@ -10,6 +10,7 @@ mod mounts;
 mod network;
 mod probe;
 mod processes;
+mod relay;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -37,14 +38,11 @@ pub(super) const SOCKET: &str = "tailscaled.sock";
 pub(super) const NOTIFY: &str = "notify.sock";
 pub(super) const RESOLVER: &str = "resolv.conf";
 
-/// Where pasta answers questions of the resolver for the host's.
-pub(super) const PASTA_RESOLVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
-
 /// Programs that the sandbox runs, each by its whole path: what lies below `/run` and `/etc` is out of sight inside.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Programs {
     pub tailscaled: PathBuf,
-    /// None where the tailnet is all that is reached, and the broker makes tailscaled's connections.
+    /// None where the tailnet is all that is reached, and the broker makes tailscaled's own sockets.
     pub pasta: Option<PathBuf>,
     pub nft: PathBuf,
 }
@@ -136,16 +134,16 @@ fn live(plan: Plan, caller: Caller, control: OwnedFd) -> u8 {
 fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Failed> {
     die_with_the_session(control).map_err(Step::Namespaces.failed())?;
     caller.become_root().map_err(Step::IdMaps.failed())?;
-    mounts::build(&plan.host).map_err(Step::Mounts.failed())?;
+    mounts::build(&plan.host, plan.rules.resolver).map_err(Step::Mounts.failed())?;
     open_tun().map_err(Step::Tun.failed())?;
-    let outward = plan.host.outward;
     let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
     let pasta = processes.prepare_pasta().map_err(Step::Processes.failed())?;
     processes.start_broker().map_err(Step::Processes.failed())?;
+    let relay = processes.start_relay().map_err(Step::Processes.failed())?;
     let mut network = network::build().map_err(Step::Network.failed())?;
-    match pasta {
-        Some(pasta) => pasta.go().map_err(Step::Processes.failed())?,
-        None => network.lead_nowhere(outward).map_err(Step::Network.failed())?,
+    match (pasta, relay) {
+        (Some(pasta), _) => pasta.go().map_err(Step::Processes.failed())?,
+        (None, relay) => processes.lead_nowhere(&mut network, relay).map_err(Step::Network.failed())?,
     }
     processes.use_network(network);
     processes.start_firewall().map_err(Step::Processes.failed())?;

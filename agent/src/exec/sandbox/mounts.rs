@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
@@ -24,7 +25,7 @@ const NSCD: &str = "/run/nscd";
 const NONE: Option<&str> = None;
 
 /// Makes the first view: a private `/run`, and an `/etc` in which tailscaled may write `resolv.conf`.
-pub(super) fn build(host: &Host) -> io::Result<()> {
+pub(super) fn build(host: &Host, forwarder: Option<IpAddr>) -> io::Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     proc()?;
     tmpfs("/run", "mode=755,size=64m")?;
@@ -34,8 +35,7 @@ pub(super) fn build(host: &Host) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create("/run/user/0")?;
     fs::write(NETWORK, "")?;
     fs::write(HOST_RESOLVER, &host.resolver)?;
-    // What tailscaled asks goes out by the broker's sockets, which are the host's, so that a resolver on the host's loopback answers.
-    fs::write(Path::new(ROOM).join(RESOLVER), host.resolver(None))?;
+    fs::write(Path::new(ROOM).join(RESOLVER), host.resolver(forwarder))?;
     etc()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
@@ -11,10 +11,14 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 
 use super::mounts::NETWORK;
+use super::relay;
 use crate::sys::interface;
 
 /// The interface that leads nowhere; as it is called where pasta makes one.
 const NOWHERE: &str = "eth0";
+
+/// A second address of the loopback (netdevice(7)).
+const LOOPBACK_ALIAS: &str = "lo:1";
 
 /// For a host without an IPv4 address of its own (TEST-NET-1, RFC 5737).
 const TEST_NET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -66,6 +70,16 @@ impl Network {
             Err(error) => Err(error),
         };
         Ok(table("/proc/self/net/route", is_default)? || table("/proc/self/net/ipv6_route", is_default6)?)
+    }
+}
+
+impl Network {
+    /// The socket at which questions of the resolver arrive.
+    pub fn name_server(&self, address: IpAddr) -> io::Result<UdpSocket> {
+        if let IpAddr::V4(address) = address {
+            interface::add_address(LOOPBACK_ALIAS, address)?;
+        }
+        UdpSocket::bind((address, relay::PORT))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What runs in the sandbox, and what becomes of it when one of them ends.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,11 +14,10 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
-use super::broker::Extent;
 use super::identity::Caller;
 use super::mounts::{self, NETWORK};
 use super::network::Network;
-use super::{NOTIFY, PASTA_RESOLVER, Plan, RESOLVER, ROOM, SOCKET, broker, init};
+use super::{NOTIFY, Plan, ROOM, SOCKET, broker, init, relay};
 use crate::exec::control::{Ended, News, Order, Part, hear, tell};
 use crate::sys::fork::{self, ForkError};
 use crate::sys::packet;
@@ -77,8 +76,8 @@ impl Processes {
         // It looks at its own name to know whether it is passt or pasta.
         command.arg0("pasta").env_clear().args(["--config-net", "--foreground", "--quiet", "--netns-only", "--netns", NETWORK]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
-        if self.plan.rules.resolver.is_some() {
-            command.args(["--dns-forward", &PASTA_RESOLVER.to_string()]);
+        if let Some(forwarder) = self.plan.rules.resolver {
+            command.args(["--dns-forward", &forwarder.to_string()]);
         }
         let output = self.plan.output.others.try_clone()?;
         let pid = fork::run(|| started(serve_network(command, wait, output)))?;
@@ -100,6 +99,23 @@ impl Processes {
         self.running.push((Part::Broker, pid));
         self.broker = Some(ours);
         Ok(())
+    }
+
+    /// So is that of the relay, which is pasta's part where there is none.
+    pub fn start_relay(&mut self) -> Result<Option<OwnedFd>, ForkError> {
+        let (None, Some(server)) = (&self.plan.programs.pasta, self.plan.host.name_server()) else { return Ok(None) };
+        let (ours, its) = packet::pair()?;
+        let pid = fork::run(|| broker::code(leave_terminal().and_then(|()| relay::serve(&its, server))))?;
+        self.running.push((Part::Relay, pid));
+        Ok(Some(ours))
+    }
+
+    /// Makes a network without pasta: an interface that leads nowhere, and the relay's socket.
+    pub fn lead_nowhere(&self, network: &mut Network, relay: Option<OwnedFd>) -> io::Result<()> {
+        network.lead_nowhere(self.plan.host.outward)?;
+        let (Some(relay), Some(address)) = (relay, self.plan.rules.resolver) else { return Ok(()) };
+        let inside = network.name_server(address)?;
+        packet::send(&relay, b"socket", Some(inside.as_raw_fd()))
     }
 
     /// Sets the rules; the command waits until they are in force.
@@ -204,10 +220,9 @@ impl Processes {
             .env("NOTIFY_SOCKET", room(NOTIFY));
         let output = self.plan.output.tailscaled.try_clone()?;
         let broker = self.broker.take();
-        let extent = if self.plan.programs.pasta.is_some() { Extent::Packets } else { Extent::Everything };
         let pid = fork::run(|| {
             // Without it tailscaled makes its sockets itself: slower, and no reason to fail.
-            let _ = broker.as_ref().map(|broker| broker::use_broker(broker, extent));
+            let _ = broker.as_ref().map(broker::use_broker);
             started(null().and_then(|null| spawned(&mut command, null, output)))
         })?;
         self.running.push((Part::Tailscaled, pid));
@@ -215,22 +230,12 @@ impl Processes {
     }
 
     fn start_command(&mut self) -> Result<(), ForkError> {
-        self.settle_resolver()?;
         let pid = match fork::into(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)? {
             Some(pid) => pid,
             None => fork::end(init::live(&self.plan, self.caller, &self.control)),
         };
         leave_terminal()?;
         self.running.push((Part::Init, pid));
-        Ok(())
-    }
-
-    /// A tailnet without DNS of its own leaves the host's configuration, in which the loopback is another one than the command's.
-    fn settle_resolver(&self) -> io::Result<()> {
-        let path = Path::new(ROOM).join(RESOLVER);
-        if std::fs::read_to_string(&path)? == self.plan.host.resolver(None) {
-            std::fs::write(path, self.plan.host.resolver(Some(PASTA_RESOLVER)))?;
-        }
         Ok(())
     }
 

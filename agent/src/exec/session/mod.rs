@@ -18,7 +18,8 @@ use self::run::Run;
 use self::voice::Voice;
 use super::control::News;
 use super::failure::Failure;
-use super::sandbox::Handle;
+use super::preflight;
+use super::sandbox::{Handle, Programs};
 use super::{Request, Services};
 use crate::sys::dumpable;
 use crate::tailscaled::child::tail::{Tail, told};
@@ -27,6 +28,7 @@ use crate::tailscaled::child::tail::{Tail, told};
 pub(super) struct Given {
     pub handle: Handle,
     pub signals: SigSet,
+    pub programs: Programs,
     /// The reading ends of the pipes that tailscaled, and pasta and nft, write to.
     pub outputs: [std::io::PipeReader; 2],
 }
@@ -42,6 +44,8 @@ pub(super) async fn run(
     let signals = signals::Signals::of(&given.signals).map_err(&own)?;
     let room = built(&link).await?;
     if request.check {
+        preflight::fit(&given.programs, request.settings.daemon.min_version)?;
+        eprintln!("devbox-agent exec: it would work here");
         return Ok(0);
     }
     // The sandbox is a process of its own by now, and has its maps; from here on this one holds credentials.

@@ -166,10 +166,7 @@ impl Channel {
     /// # Errors
     /// When the HTTP client cannot be made, which for `https` includes loading the system's certificates.
     pub fn new(endpoint: &Endpoint, deadlines: Deadlines, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
-        let (base, socket) = match endpoint {
-            Endpoint::Url(url) => (url.clone(), None),
-            Endpoint::Unix(path) => (localhost(), Some(path.clone())),
-        };
+        let (base, socket) = endpoint.parts();
         let tls = base.scheme() == "https";
         let transport = Transport { connect: deadlines.connect, proxy: None, socket, tls, keep_alive: false };
         Ok(Self { client: http::client(&transport)?, base, deadlines, bearer: None, session: Mutex::default(), clock })
@@ -266,10 +263,6 @@ impl Channel {
     fn place(&self, call: &Call) -> String {
         format!("{} {}{}", call.method, self.base.as_str().trim_end_matches('/'), call.path)
     }
-}
-
-fn localhost() -> Url {
-    Url::parse("http://localhost").unwrap_or_else(|_| unreachable!("a constant URL parses"))
 }
 
 /// A request that did not bring what the protocol promises.

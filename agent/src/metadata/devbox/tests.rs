@@ -283,7 +283,7 @@ async fn a_session_that_no_header_can_carry_is_invalid() {
 }
 
 #[tokio::test]
-async fn no_token_is_one_reason_with_many_details() {
+async fn no_token_is_one_reason_with_many_details_and_a_refusal_is_another() {
     for (status, body, part) in [
         (403, "not yours", "403: not yours"),
         (503, "", "503"),
@@ -294,7 +294,8 @@ async fn no_token_is_one_reason_with_many_details() {
     ] {
         let server = Server::start(move |_, _| reply(status, &[FLAVOR, ("Retry-After", "7")], body)).await;
         let fault = devbox(&server).token("aud").await.map(drop).unwrap_err();
-        assert_eq!(fault.code, Code::TokenUnavailable, "{body}");
+        let code = if status == 403 { Code::TokenDenied } else { Code::TokenUnavailable };
+        assert_eq!(fault.code, code, "{body}");
         assert_eq!(fault.retry_after, (status != 200).then_some(Duration::from_secs(7)));
         assert!(fault.detail.contains(part) && !fault.detail.contains("canary"), "{}", fault.detail);
     }

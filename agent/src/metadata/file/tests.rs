@@ -1,3 +1,5 @@
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -9,18 +11,15 @@ use super::secret_file::SECRET_MAX;
 use super::*;
 use crate::config::settings::SecretFile;
 use crate::metadata::spec::{Lifecycle, Wanted};
-use crate::metadata::testing::rules;
+use crate::metadata::testing::configured_rules;
 
 fn provider(token: TokenSource) -> File {
-    let mut rules = rules();
-    rules.tailnet.client_id = Some("kConfig".into());
-    rules.tailnet.tags = Some(vec!["tag:ci".into()]);
     let environment: Environment = Arc::new(|name| (name == "JWT").then(|| " from-env\n".into()));
     File::new(FileSettings {
         token,
         instance: Some("box-1".into()),
         machine_id: "/nonexistent/machine-id".into(),
-        rules,
+        rules: configured_rules(),
         environment,
         deadline: COMMAND_DEADLINE,
     })
@@ -123,6 +122,32 @@ async fn a_variable_is_read_and_a_missing_one_is_named() {
     assert_eq!(token(&provider(TokenSource::Environment("JWT".into()))).await.unwrap(), "from-env");
     let fault = token(&provider(TokenSource::Environment("OTHER".into()))).await.unwrap_err();
     assert_eq!((fault.code, fault.detail.contains("OTHER")), (Code::TokenUnavailable, true));
+}
+
+#[tokio::test]
+async fn a_descriptor_is_read_once_and_what_it_gave_is_kept() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let provider = provider(TokenSource::Descriptor(reader.as_raw_fd()));
+    writer.write_all(b"from-pipe\n").unwrap();
+    drop(writer);
+    for _ in 0..2 {
+        assert_eq!(token(&provider).await.unwrap(), "from-pipe");
+    }
+}
+
+#[tokio::test]
+async fn a_descriptor_that_gives_no_token_is_named() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let number = reader.as_raw_fd();
+    let mut silent = provider(TokenSource::Descriptor(number));
+    silent.settings.deadline = Duration::from_millis(50);
+    let fault = token(&silent).await.unwrap_err();
+    assert_eq!((fault.code, fault.detail.contains("nobody has written")), (Code::TokenUnavailable, true));
+    drop(writer);
+    let fault = token(&silent).await.unwrap_err();
+    assert!(fault.detail.contains(&format!("the descriptor {number} gives an empty one")), "{}", fault.detail);
+    let fault = token(&provider(TokenSource::Descriptor(i32::MAX))).await.unwrap_err();
+    assert!(fault.detail.contains("Bad file descriptor"), "{}", fault.detail);
 }
 
 #[tokio::test]
