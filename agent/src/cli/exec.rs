@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +105,7 @@ fn opened(text: &str) -> Result<PathBuf, String> {
 }
 
 /// The number of the descriptor that a file is, if it is one of this process's.
-fn descriptor(file: &Path) -> Option<u32> {
+fn descriptor(file: &Path) -> Option<RawFd> {
     let number = file.strip_prefix("/proc/self/fd").or_else(|_| file.strip_prefix("/dev/fd"));
     number.ok()?.to_str()?.parse().ok()
 }
@@ -175,7 +176,11 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
         _ => None,
     };
     Request {
-        withheld: [args.auth_key.as_ref(), token_file].into_iter().flatten().filter_map(|file| descriptor(file)).collect(),
+        withheld: [args.auth_key.as_ref(), token_file]
+            .into_iter()
+            .flatten()
+            .filter_map(|file| descriptor(file))
+            .collect(),
         command: args.command,
         environment: variables.iter().filter(|(name, _)| kept(name)).cloned().collect(),
         daemon_environment: variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned().collect(),
