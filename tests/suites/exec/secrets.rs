@@ -14,10 +14,10 @@ use nix::sys::signal::Signal;
 use crate::job::{Job, program, says};
 use crate::tree::Tree;
 
-/// Prints everything that a process can read of itself and of others.
+/// Prints everything that a process can read of itself and of others; this text, which is part of that, does not say when it is done.
 const LOOKS: &str = "env; cat /proc/[0-9]*/{cmdline,environ,maps} 2>/dev/null | tr '\\0' '\\n'; \
     for fd in /proc/self/fd/*; do [ -f \"$fd\" ] && cat \"$fd\"; done; \
-    grep -rs . /run /etc /proc/self/mountinfo; echo; echo ready; exec sleep 1000";
+    grep -rs . /run /etc /proc/self/mountinfo; echo; echo rea''dy; exec sleep 1000";
 
 /// What the ledger knows to be secret by now.
 fn search(scene: &Scene) -> Search {
