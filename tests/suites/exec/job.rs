@@ -109,21 +109,19 @@ impl<'a> Job<'a> {
 
     /// The same in namespaces of the user's own, in which the user is root and a shell's script has done something first.
     pub async fn fails_after(&self, script: &str, options: &[&str], words: &[&str]) -> Result<String> {
+        told(&self.say(self.exec_after(script, options, &["--", "echo", "it runs"])).await?, 125, words)
+    }
+
+    /// The same with `--check`.
+    pub async fn check_fails_after(&self, script: &str, words: &[&str]) -> Result<String> {
+        told(&self.say(self.exec_after(script, &["--check"], &[])).await?, 125, words)
+    }
+
+    fn exec_after(&self, script: &str, options: &[&str], command: &[&str]) -> Command {
         let mut root = self.machine.command("unshare");
-        let script = format!("set -e; {script}; exec \"$@\"");
-        root.args([
-            "--map-root-user",
-            "--mount",
-            "--",
-            "sh",
-            "-c",
-            &script,
-            "sh",
-            &program(&self.machine, "devbox-agent"),
-            "exec",
-        ]);
-        root.args(options).args(["--", "echo", "it runs"]);
-        told(&self.say(root).await?, 125, words)
+        root.args(["--map-root-user", "--mount", "--", "sh", "-c", &format!("set -e; {script}; exec \"$@\""), "sh"]);
+        root.arg(program(&self.machine, "devbox-agent")).arg("exec").args(options).args(command);
+        root
     }
 
     /// Runs a program of the user's to its end.

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use devbox_lab::machine::{Machine, Process, Visit};
 use devbox_lab::scene::Scene;
+use devbox_lab::tools::programs;
 use devbox_lab::web::Site;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UdpSocket};
@@ -126,7 +127,11 @@ async fn cgi(request: Request) -> Result<Response> {
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut git = tokio::process::Command::new("git");
-    git.arg("http-backend").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    git.arg("http-backend")
+        .env_clear()
+        .env("PATH", programs::SYSTEM_PATH)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
     git.env("GIT_PROJECT_ROOT", OWN).env("GIT_HTTP_EXPORT_ALL", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
     git.env("REQUEST_METHOD", head.method.as_str()).env("PATH_INFO", head.uri.path());
     git.env("QUERY_STRING", head.uri.query().unwrap_or_default()).env("CONTENT_TYPE", header("content-type"));

@@ -1,10 +1,12 @@
 //! What keeps a run from beginning: one line says what, and what to do, before anybody is asked for anything.
 
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Result, ensure};
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 
-use crate::job::{Job, OWN, program};
+use crate::job::{Job, program};
 use crate::peer::{PAGE, Peer};
 
 /// Nobody was asked for anything.
@@ -60,20 +62,45 @@ fn a_program_that_is_missing_is_named_with_its_package() {
     });
 }
 
+/// Puts a script in the place of a program, for whoever has [`STAND_INS`] in PATH.
+fn stand_in(job: &Job<'_>, name: &str, script: &str) -> Result<std::path::PathBuf> {
+    let path = job.machine.root().path(job.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"))?);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Lets those scripts be found.
+const STAND_INS: &str = "export PATH=/var/lib/story/bin:$PATH";
+
 #[test]
 fn a_program_that_fails_is_named_with_its_words() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         for name in ["pasta", "nft", "tailscaled"] {
-            let script = job.write(&format!("bin/{name}"), "#!/bin/sh\necho these are its words >&2\nexit 3\n")?;
-            let path = job.machine.root().path(&script);
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            let found = format!("export PATH={OWN}/bin:$PATH");
-            job.fails_after(&found, &[], &[name, "exited with status 3", "these are its words"]).await?;
+            let path = stand_in(&job, name, "echo these are its words >&2; exit 3")?;
+            job.fails_after(STAND_INS, &[], &[name, "exited with status 3", "these are its words"]).await?;
             std::fs::remove_file(path)?;
         }
-        job.until_nodes(0).await?;
+        job.close().await
+    });
+}
+
+#[test]
+fn check_names_what_would_not_do() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        job.check_fails_after("echo 0 >/proc/sys/user/max_user_namespaces", &["user.max_user_namespaces is 0"]).await?;
+        for (name, script, words) in [
+            ("pasta", "echo 'Usage: pasta [OPTION]'", "has no --no-map-gw"),
+            ("tailscaled", "echo 1.60.1", "is version 1.60.1"),
+        ] {
+            let path = stand_in(&job, name, script)?;
+            job.check_fails_after(STAND_INS, &[name, words]).await?;
+            std::fs::remove_file(path)?;
+        }
+        nobody_was_asked(&scene)?;
         job.close().await
     });
 }
