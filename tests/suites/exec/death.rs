@@ -32,7 +32,9 @@ fn the_death_of_a_part_is_the_end_of_all_and_is_named() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        for (part, words) in [("pasta", "pasta"), ("tailscaled", "tailscaled"), ("broker", "socket broker"), ("init", "PID 1")] {
+        for (part, words) in
+            [("pasta", "pasta"), ("tailscaled", "tailscaled"), ("broker", "socket broker"), ("init", "PID 1")]
+        {
             let (code, said) = kill_part(&job, part).await?;
             ensure!(code == 125 && said.lines().count() == 1, "the {part}: {code} {said:?}");
             ensure!(said.contains(words) && said.contains("killed by signal 9"), "the {part}: {said:?}");

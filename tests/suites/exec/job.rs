@@ -96,7 +96,17 @@ impl<'a> Job<'a> {
     pub async fn fails_after(&self, script: &str, options: &[&str], words: &[&str]) -> Result<String> {
         let mut root = self.machine.command("unshare");
         let script = format!("set -e; {script}; exec \"$@\"");
-        root.args(["--map-root-user", "--mount", "--", "sh", "-c", &script, "sh", &program(&self.machine, "devbox-agent"), "exec"]);
+        root.args([
+            "--map-root-user",
+            "--mount",
+            "--",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+            &program(&self.machine, "devbox-agent"),
+            "exec",
+        ]);
         root.args(options).args(["--", "echo", "it runs"]);
         told(&self.say(root).await?, 125, words)
     }

@@ -24,7 +24,13 @@ impl Public {
     pub async fn open() -> Result<Self> {
         let addresses = [V4, V6, GATEWAY6, METADATA6];
         for address in addresses {
-            let prefix = if address == GATEWAY6 { 64 } else if address == V4 { 32 } else { 128 };
+            let prefix = if address == GATEWAY6 {
+                64
+            } else if address == V4 {
+                32
+            } else {
+                128
+            };
             let nodad = if address == V4 { "" } else { "nodad" };
             ip(&format!("addr add {address}/{prefix} dev br0 {nodad}"))?;
         }

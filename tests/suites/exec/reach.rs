@@ -95,7 +95,10 @@ fn a_migration_runs_against_a_database_that_only_the_tailnet_has() {
         let scene = Scene::start(lab).await?;
         let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
         peer.machine.root().write("/etc/passwd", std::fs::read(job.machine.root().path("/etc/passwd"))?)?;
-        let made = format!("{} -D {OWN}/db -U ci -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null; echo 'host all all 100.64.0.0/10 trust' >db/pg_hba.conf", program(&peer.machine, "initdb"));
+        let made = format!(
+            "{} -D {OWN}/db -U ci -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null; echo 'host all all 100.64.0.0/10 trust' >db/pg_hba.conf",
+            program(&peer.machine, "initdb")
+        );
         peer.script(&made).await?;
         let mut postgres = peer.command("postgres");
         postgres.args(["-D", &format!("{OWN}/db"), "-c", &format!("listen_addresses={}", peer.v4), "-c", "fsync=off"]);
@@ -105,7 +108,9 @@ fn a_migration_runs_against_a_database_that_only_the_tailnet_has() {
 
         let migration = job.write("migration.sql", MIGRATION)?;
         let psql = ["psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-U", "ci", "-d", "postgres"];
-        let said = job.run(&["--wait-for", "peer:5432"], &[&psql[..], &["-h", "peer", "-1", "-f", &migration]].concat()).await?;
+        let said = job
+            .run(&["--wait-for", "peer:5432"], &[&psql[..], &["-h", "peer", "-1", "-f", &migration]].concat())
+            .await?;
         ensure!(said.code == 0 && said.talk.is_empty(), "{said:?}");
         let mut count = peer.command("psql");
         count.args(&psql[1..]).args(["-h", &peer.v4.to_string(), "-Atc", "select count(*), max(what) from deploys"]);

@@ -69,7 +69,9 @@ fn a_token_that_was_given_is_kept_from_the_command() {
         let options = format!("--client-id {CLIENT} --tag tag:ci --token env:CI_TOKEN");
         let mut shell = job.command("bash");
         // No command line holds it, and what the shell has in its own memory goes with its exec.
-        let line = format!("CI_TOKEN=$(cat /run/workload/jwt); rm -r /run/workload; export CI_TOKEN; exec {agent} exec {options} -- bash {script}");
+        let line = format!(
+            "CI_TOKEN=$(cat /run/workload/jwt); rm -r /run/workload; export CI_TOKEN; exec {agent} exec {options} -- bash {script}"
+        );
         shell.args(["-c", &line]);
         let run = job.machine.spawn(shell)?;
         says(&run, "ready").await?;
@@ -81,7 +83,10 @@ fn a_token_that_was_given_is_kept_from_the_command() {
             search.processes_of(&[tree.part(part)?])?;
         }
         for pid in tree.all() {
-            search.text(Path::new("a command line"), &String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline"))?));
+            search.text(
+                Path::new("a command line"),
+                &String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline"))?),
+            );
         }
         ensure!(search.leaks().is_empty(), "{:?}", search.leaks());
         run.signal(Signal::SIGTERM)?;
@@ -98,11 +103,17 @@ fn a_key_in_an_open_file_is_kept_from_the_command() {
         let key = scene.platform.tagged_key(&["tag:ci"], true).await?;
         give_token(&job, "key", &key)?;
         let agent = program(&job.machine, "devbox-agent");
-        let line = format!("exec {agent} exec --auth-key 7 -- bash -c '[ -e /proc/self/fd/7 ] && cat <&7; echo over' 7</run/workload/key");
+        let line = format!(
+            "exec {agent} exec --auth-key 7 -- bash -c '[ -e /proc/self/fd/7 ] && cat <&7; echo over' 7</run/workload/key"
+        );
         let mut shell = job.command("bash");
         shell.args(["-c", &line]);
         let said = job.say(shell).await?;
-        ensure!(said.code == 0 && said.answer == "over\n" && said.talk.is_empty(), "the command has its key: {}", said.code);
+        ensure!(
+            said.code == 0 && said.answer == "over\n" && said.talk.is_empty(),
+            "the command has its key: {}",
+            said.code
+        );
         job.close().await
     });
 }

@@ -23,7 +23,9 @@ fn an_interactive_shell_has_its_terminal_and_job_control() {
         terminal.types("echo mark-$((6 * 7)) $(tty)\n")?;
         terminal.shows("mark-42 /dev/pts/", 1).await?;
         // It says when it is in the foreground, at first and again.
-        terminal.types("bash -c 'trap \"echo again-\\$((6 * 7))\" CONT; echo in-$((6 * 7)); while :; do sleep 0.05; done'\n")?;
+        terminal.types(
+            "bash -c 'trap \"echo again-\\$((6 * 7))\" CONT; echo in-$((6 * 7)); while :; do sleep 0.05; done'\n",
+        )?;
         terminal.shows("in-42", 1).await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;

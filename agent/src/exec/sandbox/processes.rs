@@ -74,7 +74,14 @@ impl Processes {
         let (wait, gate) = io::pipe()?;
         let mut command = Command::new(pasta);
         // It looks at its own name to know whether it is passt or pasta.
-        command.arg0("pasta").env_clear().args(["--config-net", "--foreground", "--quiet", "--netns-only", "--netns", NETWORK]);
+        command.arg0("pasta").env_clear().args([
+            "--config-net",
+            "--foreground",
+            "--quiet",
+            "--netns-only",
+            "--netns",
+            NETWORK,
+        ]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
         if let Some(forwarder) = self.plan.rules.resolver {
             command.args(["--dns-forward", &forwarder.to_string()]);
