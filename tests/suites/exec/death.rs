@@ -14,46 +14,54 @@ use crate::tree::Tree;
 /// A command with children that would outlive it: one in a session of its own that ignores its end, two in the background.
 const FAMILY: &str = "(trap '' TERM HUP; setsid bash -c 'while :; do sleep 0.1; done' &) ; sleep 1001 & sleep 1002 & echo ready; exec sleep 1003";
 
-/// Kills one part of a run; returns what exec said and ended with.
-async fn kill_part(job: &Job<'_>, part: &str) -> Result<(u8, String)> {
+/// Within what nothing may be left of a run when one of its processes is killed (hardening: what outlives its run is somebody's to find).
+const NOTHING_LEFT: Duration = Duration::from_millis(500);
+
+/// What came of the death of one part.
+struct Death {
+    code: u8,
+    said: String,
+    took: Duration,
+}
+
+async fn kill_part(job: &Job<'_>, part: &str) -> Result<Death> {
     let run = job.start(&["--hostname", part], FAMILY).await?;
     let victim = Tree::of(run.pid()).await?.part(part)?;
     let killed = Instant::now();
     kill(victim, Signal::SIGKILL).with_context(|| format!("failed to kill the {part}"))?;
     let code = code_of(&run).await?;
-    let ended = killed.elapsed();
     job.is_clean().await.with_context(|| format!("the {part} was killed"))?;
-    tracing::info!(part, ?ended, all = ?killed.elapsed(), "killed");
-    Ok((code, run.log()?.replace("ready\n", "")))
+    let took = killed.elapsed();
+    tracing::info!(part, ?took, "everything is gone");
+    Ok(Death { code, said: run.log()?.replace("ready\n", ""), took })
 }
 
 #[test]
-fn the_death_of_a_part_is_the_end_of_all_and_is_named() {
+fn the_death_of_any_part_is_the_end_of_all_and_is_named() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        for (part, words) in
-            [("pasta", "pasta"), ("tailscaled", "tailscaled"), ("broker", "socket broker"), ("init", "PID 1")]
-        {
-            let (code, said) = kill_part(&job, part).await?;
-            ensure!(code == 125 && said.lines().count() == 1, "the {part}: {code} {said:?}");
-            ensure!(said.contains(words) && said.contains("killed by signal 9"), "the {part}: {said:?}");
+        let parts = [
+            ("session", 137, ""),
+            ("sandbox", 125, "the sandbox"),
+            ("pasta", 125, "pasta was killed by signal 9"),
+            ("tailscaled", 125, "tailscaled was killed by signal 9"),
+            ("broker", 125, "the socket broker was killed by signal 9"),
+            ("init", 125, "PID 1 was killed by signal 9"),
+            ("command", 137, ""),
+        ];
+        let mut times = Vec::new();
+        for (part, code, words) in parts {
+            let death = kill_part(&job, part).await?;
+            let lines = usize::from(!words.is_empty());
+            let told = death.said.lines().count() == lines && death.said.contains(words);
+            ensure!(death.code == code && told, "the {part}: {} {:?}", death.code, death.said);
+            times.push(death.took);
         }
+        // One of them may have met a busy machine.
+        times.sort();
+        ensure!(times[times.len() / 2] <= NOTHING_LEFT, "it took {times:?} until nothing was left");
         delete_nodes(&job).await?;
-        job.close().await
-    });
-}
-
-#[test]
-fn the_death_of_the_sandbox_the_session_or_the_command_is_the_end_of_all() {
-    story(|lab| async move {
-        let scene = Scene::start(lab).await?;
-        let job = Job::new(&scene, "ci").await?;
-        let (code, said) = kill_part(&job, "sandbox").await?;
-        ensure!(code == 125 && said.lines().count() == 1, "the sandbox: {code} {said:?}");
-        assert_eq!(kill_part(&job, "session").await?, (137, String::new()));
-        delete_nodes(&job).await?;
-        assert_eq!(kill_part(&job, "command").await?, (137, String::new()));
         job.close().await
     });
 }

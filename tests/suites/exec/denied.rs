@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::scene::Scene;

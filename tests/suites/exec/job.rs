@@ -23,8 +23,8 @@ pub const USER: &str = "1000";
 pub const TOKEN: &str = "GET /devbox/v1/token";
 pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
-/// How long what belongs to a run may outlive it; 60 ms when the machine is idle.
-pub const GONE: Duration = Duration::from_millis(500);
+/// How long what belongs to a run may outlive it: 60 ms when the machine is idle, and a busy kernel takes its time to take interfaces down.
+const GONE: Duration = Duration::from_secs(10);
 /// Far more than a run takes to get anywhere.
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Where a story puts files of its own.
@@ -49,7 +49,21 @@ impl<'a> Deref for Job<'a> {
 impl<'a> Job<'a> {
     /// Makes the machine `name`, whose nodes are to be `tag:ci`.
     pub async fn new(scene: &'a Scene, name: &str) -> Result<Self> {
+        let job = Self::in_container(scene, name).await?;
+        let mut shell = job.machine.command("sh");
+        shell.args(["-c", "mkdir /run/proc && mount -t proc proc /run/proc"]);
+        let mounted = job.machine.exec(shell).await?;
+        ensure!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+        let before = Traces::of(&job.machine).await?;
+        Ok(Self { before, ..job })
+    }
+
+    /// The same as in a container: the machine's /proc is masked in part, as its boot id is its own, and the kernel then lets nobody without power
+    /// over the machine mount another.
+    pub async fn in_container(scene: &'a Scene, name: &str) -> Result<Self> {
         let runner = Devbox::runner(scene, name)?;
+        // mount(8) makes this folder.
+        runner.machine.root().write("/run/mount/utab", "")?;
         let users = format!("root:x:0:0::/root:/bin/sh\nci:x:{USER}:{USER}::/run/home:/bin/sh\n");
         runner.machine.root().write("/etc/passwd", users)?;
         let before = Traces::of(&runner.machine).await?;
@@ -209,22 +223,23 @@ impl Traces {
         let mounts = String::from_utf8(machine.exec(mounts).await?.stdout)?;
         let mut traces: BTreeSet<String> = mounts.lines().map(str::to_owned).collect();
         for folder in FOLDERS {
-            list(&machine.root().path(folder), &mut traces)?;
+            list(&machine.root().path(folder), Path::new(folder), &mut traces)?;
         }
         Ok(Self(traces))
     }
 }
 
-fn list(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
+/// Notes every file below a folder of the machine, by its path there, but for those of the story.
+fn list(folder: &Path, path: &Path, into: &mut BTreeSet<String>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
         let entry = entry?;
-        let path = entry.path();
-        if [OWN, TOKENS].iter().any(|own| path.ends_with(own.trim_start_matches('/'))) {
+        let path = path.join(entry.file_name());
+        if [OWN, TOKENS].iter().any(|own| path == Path::new(own)) {
             continue;
         }
         into.insert(path.display().to_string());
         if entry.file_type()?.is_dir() {
-            list(&entry.path(), into)?;
+            list(&entry.path(), &path, into)?;
         }
     }
     Ok(())

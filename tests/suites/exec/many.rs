@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use devbox_lab::machine::{Process, story};
 use devbox_lab::scene::Scene;
 use serde_json::Value;

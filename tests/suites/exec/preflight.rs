@@ -5,6 +5,7 @@ use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 
 use crate::job::{Job, OWN, program};
+use crate::peer::{PAGE, Peer};
 
 /// Nobody was asked for anything.
 fn nobody_was_asked(scene: &Scene) -> Result<()> {
@@ -73,6 +74,18 @@ fn a_program_that_fails_is_named_with_its_words() {
             std::fs::remove_file(path)?;
         }
         job.until_nodes(0).await?;
+        job.close().await
+    });
+}
+
+#[test]
+fn a_container_whose_proc_is_masked_runs_commands_all_the_same() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (job, peer) = (Job::in_container(&scene, "ci").await?, Peer::join(&scene).await?);
+        let script = format!("curl -fsS --max-time 20 http://peer/ && ping -c 1 -W 20 {} >/dev/null && echo", peer.v4);
+        let page = job.script(&["--wait-for", "peer:80"], &script, 0).await?;
+        ensure!(page.ends_with(&format!("{PAGE}\n")), "{page}");
         job.close().await
     });
 }

@@ -1,6 +1,6 @@
 //! What a command reaches of the tailnet: everything that an ordinary machine of it would.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use devbox_lab::canary::Search;
 use devbox_lab::devbox::{CLIENT, give_token};
 use devbox_lab::machine::story;

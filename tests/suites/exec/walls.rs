@@ -29,9 +29,9 @@ async fn furnish(machine: &Machine) -> Result<Site> {
     Site::open(machine, 80, "the host").await
 }
 
-/// Prints what comes of each URL, by a plain socket and by one that is bound to the way out: `PLAIN BOUND URL`.
+/// Prints what comes of each URL, by a plain socket and by one that is bound to the way out: `PLAIN SECONDS BOUND SECONDS URL`.
 fn tried(urls: &[String]) -> String {
-    let curl = "curl -gs -o /dev/null --max-time 5 -w '%{http_code} '";
+    let curl = "curl -gs -o /dev/null --max-time 5 -w '%{http_code} %{time_total} '";
     let list = urls.join(" ");
     format!("for url in {list}; do {curl} \"$url\"; {curl} --interface eth0 \"$url\"; echo \"$url\"; done")
 }
@@ -40,8 +40,9 @@ fn tried(urls: &[String]) -> String {
 fn answered(text: &str) -> BTreeMap<String, (bool, bool)> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
-        (words[2].to_owned(), (words[0] != "000", words[1] != "000"))
+        (words[4].to_owned(), (words[0] != "000", words[2] != "000"))
     };
+    tracing::info!("{text}");
     text.lines().map(line).collect()
 }
 
@@ -148,10 +149,10 @@ fn a_command_cannot_change_its_network_or_reach_what_makes_it() {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         let attempts = ATTEMPTS.map(|attempt| format!("{attempt} >/dev/null 2>&1 && echo \"{attempt}\"")).join("; ");
-        let own = "ls -d /proc/[0-9]* | wc -l; find / -xdev -name 'tailscaled.sock' 2>/dev/null; grep Cap /proc/self/status | sort -u -k2";
+        let own = "ls -d /proc/[0-9]* | wc -l; find /run /tmp /var/lib -name tailscaled.sock 2>/dev/null; grep Cap /proc/self/status | sort -u -k2";
         let answer = job.script(&[], &format!("{attempts}; {own}"), 0).await?;
         let lines: Vec<&str> = answer.lines().collect();
-        ensure!(lines.len() == 3, "a command can: {answer}");
+        ensure!(lines.len() == 2, "a command can: {answer}");
         // Its PID 1, itself, and what counts them.
         ensure!(lines[0].parse::<u8>()? <= 4, "it sees {} processes", lines[0]);
         ensure!(lines[1].ends_with("0000000000000000"), "it has capabilities: {answer}");
