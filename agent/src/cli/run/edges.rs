@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::metadata::channel;
 use super::service::SdNotify;
 use crate::clock::Clock;
-use crate::config::settings::SupervisorKind;
+use crate::config::settings::{ProviderSettings, SupervisorKind, TokenSource};
 use crate::config::{Settings, Sources};
 use crate::core::edges::Edges;
 use crate::federation::Federation;
