@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +108,7 @@ fn opened(text: &str) -> Result<PathBuf, String> {
 }
 
 /// The number of the descriptor that a file is, if it is one of this process's.
-fn descriptor(file: &Path) -> Option<u32> {
+fn descriptor(file: &Path) -> Option<RawFd> {
     let number = file.strip_prefix("/proc/self/fd").or_else(|_| file.strip_prefix("/dev/fd"));
     number.ok()?.to_str()?.parse().ok()
 }

@@ -16,6 +16,7 @@ mod session;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub struct Request {
     /// The command's environment.
     pub environment: Vec<(OsString, OsString)>,
     /// Descriptors of the caller's that hold a credential, and are kept from the command.
-    pub withheld: Vec<u32>,
+    pub withheld: Vec<RawFd>,
     /// tailscaled's, besides what it is always given.
     pub daemon_environment: Vec<(OsString, OsString)>,
     /// Everything that configuration decides.

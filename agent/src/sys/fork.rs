@@ -68,17 +68,8 @@ pub fn end(status: u8) -> ! {
 
 /// Has every descriptor from `first` on closed in the program that this process becomes (close_range(2)); a kernel before 5.11 cannot.
 pub fn keep_descriptors_below(first: u32) -> io::Result<()> {
-    keep(first, u32::MAX)
-}
-
-/// The same for one descriptor.
-pub fn keep_descriptor(number: u32) -> io::Result<()> {
-    keep(number, number)
-}
-
-fn keep(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: the flag only marks descriptors; none is closed in this process.
-    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     match Errno::result(marked) {
         Ok(_) | Err(Errno::ENOSYS | Errno::EINVAL) => Ok(()),
         Err(errno) => Err(errno.into()),

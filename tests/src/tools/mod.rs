@@ -64,7 +64,7 @@ pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[
 
 /// Installs what the stories of `exec` run.
 pub fn prepare_exec(progress: &Progress) -> Result<(), PackageError> {
-    install_missing(progress, packages::FOR_EXEC)
+    install_missing(progress, &[packages::EXEC, packages::COMMANDS].concat())
 }
 
 /// Makes what machines boot from, with the programs of [`prepare_programs`] in it and the agent's package. Needs root.

@@ -16,7 +16,7 @@ pub type Needs = [(&'static str, &'static str)];
 /// What the lab runs everywhere. tailscaled asks for nothing more: without iptables it speaks netlink.
 pub const USUAL: &Needs = &[("ip", "iproute2")];
 /// What `exec` runs, and what the stories of it do with it.
-pub const EXEC: &Needs = &[("pasta", "passt"), ("nft", "nftables"), ("curl", "curl"), ("psql", "postgresql")];
+pub const EXEC: &Needs = &[("pasta", "passt"), ("nft", "nftables"), ("curl", "curl"), ("initdb", "postgresql")];
 /// What makes and boots machines of their own.
 pub const TO_BOOT: &Needs = &[
     ("mmdebstrap", "mmdebstrap"),
@@ -24,17 +24,13 @@ pub const TO_BOOT: &Needs = &[
     ("dpkg-deb", "dpkg"),
     ("journalctl", "systemd"),
 ];
-/// What `exec` runs, the commands that its stories give it, and the servers that these use.
-pub const FOR_EXEC: &Needs = &[
-    ("pasta", "passt"),
-    ("nft", "nftables"),
+/// What the stories of `exec` run besides: commands of jobs, and a peer's servers.
+pub const COMMANDS: &Needs = &[
     ("ping", "iputils-ping"),
     ("dig", "bind9-dnsutils"),
-    ("curl", "curl"),
     ("git", "git"),
     ("ssh", "openssh-client"),
     ("sshd", "openssh-server"),
-    ("initdb", "postgresql"),
 ];
 
 /// What packages enable and start their services with. A program of the lab is run by the lab: nobody who tests is given a service by it.

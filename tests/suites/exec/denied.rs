@@ -46,8 +46,8 @@ fn a_command_begins_when_its_peer_answers() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
-        let waited = ["--join-timeout", "5s", "--wait-for", "peer:8001"];
-        job.fails(&waited, &["peer:8001 did not answer within 5s"]).await?;
+        let waited = ["--join-timeout", "12s", "--wait-for", "peer:8001"];
+        job.fails(&waited, &["peer:8001 did not answer within 12s"]).await?;
 
         let opened = job.exec(&["--wait-for", "peer:8000"], &["curl", "-fsS", "http://peer:8000/"]);
         let run = job.machine.spawn(opened)?;

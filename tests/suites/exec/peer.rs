@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::io::ReaderStream;
 
-use crate::job::{OWN, command, says};
+use crate::job::{OWN, says};
 
 /// Where [`Peer::serves_git`] and [`Peer::serves_numbers`] listen.
 pub const GIT: u16 = 81;
@@ -61,7 +61,7 @@ impl Peer {
 
     /// A program, run by a user there.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = command(&self.machine, program);
+        let mut command = self.machine.ordinary(program);
         command.env("GIT_CONFIG_GLOBAL", "/dev/null");
         command
     }

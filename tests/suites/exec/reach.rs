@@ -1,10 +1,11 @@
 //! What a command reaches of the tailnet: everything that an ordinary machine of it would.
 
 use anyhow::ensure;
+use devbox_lab::database::Database;
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 
-use crate::job::{Job, OWN, program};
+use crate::job::{Job, OWN};
 use crate::peer::{ECHO, GIT, NUMBERED, NUMBERS, PAGE, Peer};
 
 #[test]
@@ -94,20 +95,9 @@ fn a_migration_runs_against_a_database_that_only_the_tailnet_has() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
-        peer.machine.root().write("/etc/passwd", std::fs::read(job.machine.root().path("/etc/passwd"))?)?;
-        let made = format!(
-            "{} -D {OWN}/db -U ci -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null; echo 'host all all 100.64.0.0/10 trust' >db/pg_hba.conf",
-            program(&peer.machine, "initdb")
-        );
-        peer.script(&made).await?;
-        let mut postgres = peer.command("postgres");
-        postgres.args(["-D", &format!("{OWN}/db"), "-c", &format!("listen_addresses={}", peer.v4), "-c", "fsync=off"]);
-        // The files of its other ways to share memory would outlive a killed server.
-        postgres.args(["-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"]);
-        let _postgres = peer.serves(postgres, "ready to accept connections").await?;
-
+        let _database = Database::open(&peer.machine, &peer.v4.to_string()).await?;
         let migration = job.write("migration.sql", MIGRATION)?;
-        let psql = ["psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-U", "ci", "-d", "postgres"];
+        let psql = ["psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-U", "app", "-d", "postgres"];
         let said = job
             .run(&["--wait-for", "peer:5432"], &[&psql[..], &["-h", "peer", "-1", "-f", &migration]].concat())
             .await?;

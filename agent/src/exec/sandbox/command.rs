@@ -10,7 +10,7 @@ use nix::unistd::{Pid, setpgid};
 use super::Plan;
 use super::identity::Caller;
 use crate::exec::control::{News, tell};
-use crate::sys::fork;
+use crate::sys::descriptor;
 
 /// As a shell has it: no such program.
 const NOT_FOUND: u8 = 127;
@@ -38,6 +38,6 @@ fn prepare(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     }
     caller.return_to()?;
     plan.mask.thread_set_mask()?;
-    plan.withheld.iter().try_for_each(|number| fork::keep_descriptor(*number))?;
+    plan.withheld.iter().try_for_each(|number| descriptor::keep(*number))?;
     tell(control, &News::Running, None)
 }

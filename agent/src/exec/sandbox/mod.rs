@@ -15,7 +15,7 @@ mod relay;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
@@ -64,7 +64,7 @@ pub(super) struct Plan {
     /// The signals that the caller has blocked, as the command will.
     pub mask: SigSet,
     /// Descriptors that the command does not get.
-    pub withheld: Vec<u32>,
+    pub withheld: Vec<RawFd>,
     /// Where tailscaled's, and pasta's and nft's, output goes.
     pub output: Output,
 }
