@@ -8,6 +8,8 @@ pub mod clock;
 pub mod config;
 /// The rules: what is known, what is wanted, what is done.
 pub mod core;
+/// One command on a node of its own.
+pub mod exec;
 /// Tokens traded for keys.
 pub mod federation;
 /// Files replaced as a whole, and read with care.

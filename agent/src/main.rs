@@ -5,7 +5,7 @@ use devbox_agent::cli::{Cli, dispatch, exit::ExitCode};
 
 fn main() -> std::process::ExitCode {
     match Cli::try_parse() {
-        Ok(cli) => dispatch(&cli).into(),
+        Ok(cli) => dispatch(cli).into(),
         Err(answer) => {
             // Help that nobody reads any more is no failure.
             let _ = answer.print();

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod canary;
+/// A real database.
+pub mod database;
 pub mod demo;
 pub mod devbox;
 pub mod fuzz;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use super::exit::ExitCode;
 use super::output::{Output, colour};
-use super::{config, helper, logging, run, status, token, verb, wait_online};
+use super::{config, exec, helper, logging, run, status, token, verb, wait_online};
 use crate::clock::SystemClock;
 use crate::config::{Settings, Sources};
 use crate::socket::Verb;
@@ -39,6 +39,7 @@ enum Command {
     Rejoin,
     /// Leave the tailnet and stay away until `rejoin`
     Leave,
+    Exec(Box<exec::Args>),
     /// Fetch a workload token and print its claims; the token itself is never printed
     Token,
     /// Do what needs root, for the agent alone; started by devbox-agent-helper.socket
@@ -67,8 +68,28 @@ impl Cli {
     }
 }
 
-/// Carries the command out, and says how it ended.
-pub fn dispatch(cli: &Cli) -> ExitCode {
+/// Carries the command out, and gives the number that the process ends with.
+pub fn dispatch(cli: Cli) -> u8 {
+    match cli.command {
+        Command::Exec(_) => execute(cli),
+        _ => carry_out_here(&cli).number(),
+    }
+}
+
+/// Divides this process before anything of it has a thread.
+fn execute(cli: Cli) -> u8 {
+    let mut sources = cli.sources();
+    let Command::Exec(args) = cli.command else { return ExitCode::Usage.number() };
+    match exec::configure(&args, &mut sources) {
+        Ok(loaded) => exec::run(*args, loaded),
+        Err(error) => {
+            eprintln!("devbox-agent exec: {error}");
+            exec::FAILED
+        }
+    }
+}
+
+fn carry_out_here(cli: &Cli) -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let terminal = out.is_terminal();
     let colour = colour(terminal, std::env::var_os("NO_COLOR").as_deref());
@@ -124,7 +145,7 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
         Command::Rejoin => verb::run(Verb::Rejoin, &runtime, output).await,
         Command::Leave => verb::run(Verb::Leave, &runtime, output).await,
         Command::Token => token::run(&settings, output).await,
-        Command::Config(_) => ExitCode::Usage,
+        Command::Config(_) | Command::Exec(_) => ExitCode::Usage,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod config;
+mod exec;
 pub mod exit;
 mod helper;
 mod level;

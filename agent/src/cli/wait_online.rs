@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 /// Reads a duration as `humantime` writes it; a bare number means seconds, as in systemd's units.
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+pub(super) fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 

@@ -36,6 +36,7 @@ const PREFS: &str = "prefs";
 pub struct LocalApiClient {
     transport: Transport,
     logout_deadline: Duration,
+    preferences: Document,
 }
 
 impl LocalApiClient {
@@ -43,7 +44,13 @@ impl LocalApiClient {
     ///
     /// `logout_deadline` bounds `logout` alone, because control has to answer it: tailscaled gives up asking when the request ends.
     pub fn new(socket: impl Into<PathBuf>, logout_deadline: Duration) -> Result<Self, LocalApiError> {
-        Ok(Self { transport: Transport::new(socket.into())?, logout_deadline })
+        Ok(Self { transport: Transport::new(socket.into())?, logout_deadline, preferences: Document::new() })
+    }
+
+    /// Has every login set `preferences` (`ipn.Prefs`) too, over those that the agent leaves alone: for a tailscaled that nobody else uses.
+    #[must_use]
+    pub fn with_preferences(self, preferences: Document) -> Self {
+        Self { preferences, ..self }
     }
 
     async fn get<T: DeserializeOwned>(
@@ -96,7 +103,8 @@ impl LocalApiClient {
     }
 
     async fn try_login(&self, wanted: &Preferences, key: &str) -> Result<(), LocalApiError> {
-        let prefs = prefs::for_login(self.read_prefs().await?, wanted);
+        let mut prefs = prefs::for_login(self.read_prefs().await?, wanted);
+        prefs.extend(self.preferences.clone());
         self.start("start the login", Some(&prefs), Some(key)).await?;
         self.send("log in", Method::POST, "login-interactive", None).await
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::types::{CurrentPreferences, Preferences};
 
 /// `ipn.Prefs` as a document: what this agent does not know survives being sent back.
-pub(super) type Document = Map<String, Value>;
+pub type Document = Map<String, Value>;
 
 /// Where an empty `ControlURL` leads (`ipn.DefaultControlURL`).
 const DEFAULT_CONTROL_URL: &str = "https://controlplane.tailscale.com";

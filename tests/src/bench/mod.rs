@@ -4,6 +4,7 @@
 //! more than the absolute times of one machine do.
 
 mod boot;
+mod exec;
 mod idle;
 mod join;
 mod observer;
@@ -13,6 +14,7 @@ mod sheet;
 mod sizes;
 mod soak;
 mod status;
+mod transfer;
 
 use std::time::Duration;
 
@@ -38,13 +40,18 @@ pub enum Bench {
     Idle,
     /// The agent's memory after minutes of churn
     Soak,
+    /// `exec` beside the same steps by hand
+    Exec,
+    /// Transfers from within `exec` beside a bare tailscaled
+    ExecTransfer,
     /// A whole boot, beside `tailscaled.service` and `tailscale up`; needs root
     Boot,
 }
 
 impl Bench {
     /// All that any user can measure, the quick ones first.
-    pub const ALL: [Self; 6] = [Self::Join, Self::JoinFar, Self::Status, Self::Sizes, Self::Soak, Self::Idle];
+    pub const ALL: [Self; 8] =
+        [Self::Join, Self::JoinFar, Self::Status, Self::Sizes, Self::Exec, Self::ExecTransfer, Self::Soak, Self::Idle];
 }
 
 /// What to measure, and how long.
@@ -72,6 +79,8 @@ pub async fn run(lab: Lab, workspace: &Workspace, options: &Options) -> Result<(
             Bench::Status => status::measure(&scene, options.runs).await?,
             Bench::Sizes => sizes::measure(&scene, options.runs).await?,
             Bench::Idle => idle::measure(&scene, options.time.unwrap_or(idle::TIME)).await?,
+            Bench::Exec => exec::measure(&scene, options.runs).await?,
+            Bench::ExecTransfer => transfer::measure(&scene, options.runs).await?,
             Bench::Boot => boot::measure(&scene, options.runs).await?,
             Bench::Soak => soak::measure(&scene, options.time.unwrap_or(soak::TIME)).await?,
         };

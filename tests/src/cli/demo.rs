@@ -9,7 +9,7 @@ use devbox_lab::demo;
 use devbox_lab::machine::{inside, sandbox};
 use devbox_lab::package;
 use devbox_lab::staging::{self, NOBODY, Staging};
-use devbox_lab::tools::{Layout, LayoutError, Profile, Program, Progress, Workspace, prepare};
+use devbox_lab::tools::{EXEC, Layout, LayoutError, Profile, Program, Progress, Workspace, install_missing, prepare};
 use nix::unistd::geteuid;
 
 /// The folder of the logs, under that of the lab's.
@@ -24,6 +24,9 @@ pub struct Demo {
     /// The devbox's part on a machine that boots, with the agent's package in it, and when what happened since PID 1; needs root
     #[arg(long, conflicts_with = "as_user")]
     booted: bool,
+    /// A job of CI, without root, that migrates a private PostgreSQL with `devbox-agent exec`
+    #[arg(long, conflicts_with = "booted")]
+    exec: bool,
     /// Boot with this package of the agent instead of building one
     #[arg(long, value_name = "FILE.deb", requires = "booted")]
     package: Option<PathBuf>,
@@ -35,9 +38,12 @@ impl Demo {
         match self.as_user {
             Some(uid) if !sandbox::is_inside() => {
                 staging::check_may_become(uid)?;
-                Staging::new(&built()?, uid)?.run(&[OsStr::new("demo")])
+                install_missing(&Progress::new(), EXEC)?;
+                let arguments = [OsStr::new("demo"), OsStr::new("--exec")];
+                Staging::new(&built()?, uid)?.run(&arguments[..1 + usize::from(self.exec)])
             }
             _ if self.booted => inside(|| with_images(self.package), |_, _| Ok(()), demo::booted::play),
+            _ if self.exec => inside(with_programs, |_, _| Ok(()), demo::exec::play),
             _ => inside(layout, |_, _| Ok(()), demo::play),
         }
     }
@@ -59,6 +65,11 @@ fn with_images(package: Option<PathBuf>) -> anyhow::Result<Layout> {
     let layout = layout()?;
     let images = package::images(&Workspace::find(), &Progress::new(), package)?;
     Ok(Layout { images: Some(images), ..layout })
+}
+
+fn with_programs() -> anyhow::Result<Layout> {
+    install_missing(&Progress::new(), EXEC)?;
+    layout()
 }
 
 fn built() -> anyhow::Result<Layout> {

@@ -5,6 +5,7 @@
 pub mod booted;
 mod cast;
 mod change;
+pub mod exec;
 mod join;
 mod pause;
 mod reach;

@@ -141,6 +141,14 @@ impl Machine {
         command(&self.layout, program)
     }
 
+    /// A command that runs `program` as a user without a single capability.
+    pub fn ordinary(&self, program: &str) -> Command {
+        let mut command = self.command("unshare");
+        command.args(["--map-user", ORDINARY, "--map-group", ORDINARY, "--"]);
+        command.arg(self.layout.find(program).unwrap_or_else(|| program.into()));
+        command
+    }
+
     /// Starts a command; its output goes to a log of its own in the story's folder.
     pub fn spawn(&self, mut command: Command) -> Result<Process, MachineError> {
         let program = program_name(&command);
@@ -248,6 +256,9 @@ pub(super) fn command(layout: &Layout, program: &str) -> Command {
     command.env("PATH", layout.search_path()).stdin(Stdio::null());
     command
 }
+
+/// Who [`Machine::ordinary`] is: the first user of a Debian machine.
+const ORDINARY: &str = "1000";
 
 pub(super) fn program_name(command: &Command) -> String {
     Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()

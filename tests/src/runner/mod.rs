@@ -20,7 +20,7 @@ pub use staged::{RUN_PLAN, run_plan};
 
 use crate::package;
 use crate::staging;
-use crate::tools::{self, Cargo, Profile, Program, Progress, Workspace};
+use crate::tools::{self, Cargo, PackageError, Profile, Program, Progress, Workspace};
 use stories::Plan;
 use tally::Tally;
 
@@ -81,6 +81,7 @@ pub fn test(options: &Options) -> anyhow::Result<ExitCode> {
         anyhow::Ok(plan)
     })?;
     prepare_boots(&workspace, &progress, options, &mut plan)?;
+    prepare_exec(&progress, &mut plan)?;
     if let Some(uid) = options.as_user {
         return staged::run_as(&plan, uid);
     }
@@ -105,6 +106,21 @@ fn prepare_boots(workspace: &Workspace, progress: &Progress, options: &Options, 
     }
     plan.stories.retain(|story| !story.boots());
     Ok(())
+}
+
+/// Installs programs for the stories of `exec`; or takes these stories out, and says so, when nobody who may has installed them.
+fn prepare_exec(progress: &Progress, plan: &mut Plan) -> anyhow::Result<()> {
+    if !plan.stories.iter().any(suites::Story::execs) {
+        return Ok(());
+    }
+    match tools::prepare_exec(progress) {
+        Err(error @ PackageError::Missing(_)) => {
+            println!("exec: skipped: {error}");
+            plan.stories.retain(|story| !story.execs());
+            Ok(())
+        }
+        installed => Ok(installed?),
+    }
 }
 
 /// Builds agent and suites and says which stories are to run.

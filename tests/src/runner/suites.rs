@@ -11,6 +11,9 @@ use crate::tools::Artifact;
 /// The suites whose machines boot, which only root can have.
 const BOOTING: [&str; 1] = ["boot"];
 
+/// The suite whose stories run programs that are not on every machine.
+const EXEC: &str = "exec";
+
 /// One story: a `#[test]` function of a suite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Story {
@@ -31,6 +34,11 @@ impl Story {
     /// Whether its machines boot: it then needs root, and an image.
     pub fn boots(&self) -> bool {
         BOOTING.contains(&self.suite.as_str())
+    }
+
+    /// Whether it runs commands by `exec`: it then needs more programs than others.
+    pub fn execs(&self) -> bool {
+        self.suite == EXEC
     }
 
     /// The folder of its logs, under the run's.

@@ -13,7 +13,7 @@ pub use cargo::{Artifact, Cargo, CargoError, Profile, Ran};
 pub use go::{GoError, Program};
 pub use image::{ImageError, Images};
 pub use layout::{Layout, LayoutError, Workspace};
-pub use packages::{Needs, PackageError, install_missing};
+pub use packages::{EXEC, Needs, PackageError, install_missing};
 pub use progress::{Progress, Step};
 
 use std::path::{Path, PathBuf};
@@ -60,6 +60,11 @@ pub fn prepare(
 pub fn prepare_programs(workspace: &Workspace, progress: &Progress, programs: &[Program]) -> Result<(), PrepareError> {
     install_missing(progress, packages::USUAL)?;
     Ok(go::ensure(workspace, progress, programs)?)
+}
+
+/// Installs what the stories of `exec` run.
+pub fn prepare_exec(progress: &Progress) -> Result<(), PackageError> {
+    install_missing(progress, packages::FOR_EXEC)
 }
 
 /// Makes what machines boot from, with the programs of [`prepare_programs`] in it and the agent's package. Needs root.

@@ -1,9 +1,11 @@
 //! Debian packages that the lab runs programs of.
 
 use std::io;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
 use nix::unistd::geteuid;
+use tempfile::TempDir;
 
 use super::programs;
 use super::progress::Progress;
@@ -13,6 +15,8 @@ pub type Needs = [(&'static str, &'static str)];
 
 /// What the lab runs everywhere. tailscaled asks for nothing more: without iptables it speaks netlink.
 pub const USUAL: &Needs = &[("ip", "iproute2")];
+/// What `exec` runs, and what the stories of it do with it.
+pub const EXEC: &Needs = &[("pasta", "passt"), ("nft", "nftables"), ("curl", "curl"), ("psql", "postgresql")];
 /// What makes and boots machines of their own.
 pub const TO_BOOT: &Needs = &[
     ("mmdebstrap", "mmdebstrap"),
@@ -20,6 +24,21 @@ pub const TO_BOOT: &Needs = &[
     ("dpkg-deb", "dpkg"),
     ("journalctl", "systemd"),
 ];
+/// What `exec` runs, the commands that its stories give it, and the servers that these use.
+pub const FOR_EXEC: &Needs = &[
+    ("pasta", "passt"),
+    ("nft", "nftables"),
+    ("ping", "iputils-ping"),
+    ("dig", "bind9-dnsutils"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("initdb", "postgresql"),
+];
+
+/// What packages enable and start their services with. A program of the lab is run by the lab: nobody who tests is given a service by it.
+const SERVICES: [&str; 4] = ["deb-systemd-helper", "deb-systemd-invoke", "invoke-rc.d", "update-rc.d"];
 
 /// Why packages are missing.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +46,9 @@ pub enum PackageError {
     /// Not root, or not Debian: a person must install them.
     #[error("failed to find installed packages: run `sudo apt-get install -y --no-install-recommends {0}`")]
     Missing(String),
+    /// The packages' services could not be kept from starting.
+    #[error("failed to keep services of packages from starting")]
+    Services(#[source] io::Error),
     /// apt-get could not be run.
     #[error("failed to run apt-get {0}")]
     Run(String, #[source] io::Error),
@@ -40,10 +62,14 @@ pub enum PackageError {
     },
 }
 
-/// Installs what is missing, when root; says so beforehand.
+/// The packages of programs that are not there.
+fn missing(needs: &Needs) -> Vec<&'static str> {
+    needs.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect()
+}
+
+/// Installs what is missing, when root; says so beforehand. No service of theirs is enabled or started.
 pub fn install_missing(progress: &Progress, needs: &Needs) -> Result<(), PackageError> {
-    let missing: Vec<_> =
-        needs.iter().filter(|(program, _)| programs::find(program).is_none()).map(|(_, package)| *package).collect();
+    let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -51,10 +77,25 @@ pub fn install_missing(progress: &Progress, needs: &Needs) -> Result<(), Package
         return Err(PackageError::Missing(missing.join(" ")));
     }
     let step = progress.step(format!("installing Debian packages: {}", missing.join(" ")));
-    let installed = apt(&["update"])
-        .and_then(|()| apt(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat()));
+    let installed = install(&missing);
     step.end(if installed.is_ok() { "done" } else { "failed" });
     installed
+}
+
+fn install(packages: &[&str]) -> Result<(), PackageError> {
+    let disarmed = disarm_services().map_err(PackageError::Services)?;
+    let path = format!("DPkg::Path={}:{}", disarmed.path().display(), programs::SYSTEM_PATH);
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends", "-o", &path], packages].concat())
+}
+
+/// A folder in which everything that deals with services is `true`, to come first in the PATH of packages' scripts.
+fn disarm_services() -> io::Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    for name in SERVICES {
+        symlink("/bin/true", folder.path().join(name))?;
+    }
+    Ok(folder)
 }
 
 fn apt(arguments: &[&str]) -> Result<(), PackageError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::metadata::channel;
 use super::service::SdNotify;
 use crate::clock::Clock;
-use crate::config::settings::SupervisorKind;
+use crate::config::settings::{ProviderSettings, SupervisorKind, TokenSource};
 use crate::config::{Settings, Sources};
 use crate::core::edges::Edges;
 use crate::federation::Federation;
@@ -62,7 +62,8 @@ pub(in crate::cli) fn provider(settings: &Settings, clock: &Arc<dyn Clock>) -> a
     metadata(settings, clock).map(|(provider, _)| provider)
 }
 
-fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation> {
+/// Exchange and mint alone.
+pub(in crate::cli) fn federation(settings: &Settings, clock: &Arc<dyn Clock>) -> Arc<dyn Federation> {
     Arc::new(Api::new(ApiSettings {
         url: settings.tailnet.api_url.clone(),
         proxy: settings.tailnet.proxy.clone(),
@@ -108,6 +109,14 @@ fn machine(settings: &Settings) -> anyhow::Result<Machine> {
 fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
     let secret = |name: &OsString| name.to_str().is_some_and(|name| settings.metadata.provider.keeps(name));
     std::env::vars_os().filter(|(name, _)| !secret(name)).collect()
+}
+
+/// The variable that holds the workload token, if one does: it is this program's, and not for those that it starts.
+pub(in crate::cli) fn token_variable(settings: &Settings) -> Option<&str> {
+    match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::Environment(name), .. } => Some(name),
+        _ => None,
+    }
 }
 
 type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);

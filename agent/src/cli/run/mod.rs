@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::filter::Targets;
 
-pub(super) use self::edges::provider;
 use self::edges::{Outside, outside};
+pub(super) use self::edges::{federation, provider, token_variable};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, Sources};
 use crate::core::drive::{Drive, Input};

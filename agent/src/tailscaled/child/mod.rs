@@ -3,7 +3,7 @@
 mod command;
 mod error;
 mod memory;
-mod notify_socket;
+pub(crate) mod notify_socket;
 mod orphan;
 mod running;
 pub(crate) mod tail;

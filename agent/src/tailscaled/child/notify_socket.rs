@@ -15,7 +15,7 @@ const READY: &str = "READY=1";
 ///
 /// Its file stays when it is dropped: by then the next one may have taken its place.
 #[derive(Debug)]
-pub(super) struct NotifySocket {
+pub(crate) struct NotifySocket {
     socket: UnixDatagram,
     path: PathBuf,
 }

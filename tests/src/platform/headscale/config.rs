@@ -65,12 +65,14 @@ fn derp(config: &HeadscaleConfig) -> Value {
     derp
 }
 
-/// Everybody may reach everybody; every tag has an owner, because a node only gets tags that have one.
+/// Everybody may reach everybody; every tag has an owner, because a node only gets tags that have one. Names have IPv6 addresses too, which
+/// MagicDNS keeps to itself without that attribute.
 fn access_policy(tags: &[String]) -> Value {
     let owners: BTreeMap<&str, [String; 1]> =
         tags.iter().map(|tag| (tag.as_str(), [format!("{TAG_OWNER}@")])).collect();
     json!({
         "tagOwners": owners,
         "acls": [{ "action": "accept", "src": ["*"], "dst": ["*:*"] }],
+        "nodeAttrs": [{ "target": ["*"], "attr": ["magicdns-aaaa"] }],
     })
 }

@@ -1,0 +1,253 @@
+//! `exec`: what the command line says of it.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::logging;
+use super::run::{federation, provider, token_variable};
+use super::wait_online::duration;
+use crate::clock::{Clock, SystemClock};
+use crate::config::keys::Key;
+use crate::config::settings::ProviderKind;
+use crate::config::settings::{ProviderSettings, SecretFile, TokenSource};
+use crate::config::{ConfigErrors, Loaded, Origin, Sources};
+use crate::exec::{self, GivenKey, Request, Services, Target};
+use crate::metadata::detect::{DetectError, Surroundings, detect};
+use crate::metadata::hostname::sanitise;
+use crate::socket::socket_path;
+
+/// What exec itself fails with.
+pub(super) use crate::exec::FAILED;
+
+/// Variables of a CI job's OIDC token request.
+const OIDC: &str = "ACTIONS_ID_TOKEN_REQUEST_";
+
+/// What tailscaled is given of the caller's environment: its own settings, and how to reach the control server.
+const TAILSCALEDS: [&str; 2] = ["TS_", "SSL_CERT_"];
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+/// Of those, what holds a credential.
+const CREDENTIALS: [&str; 5] = ["TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TS_PARENT_DEATH_FD"];
+
+/// Run a command on a tailnet node of its own, without root
+///
+/// The command's traffic of any protocol goes through the node, which is made for this run and gone when it ends. Its exit code is the
+/// command's own; 128+N when signal N killed it; 124 when --timeout ended it; 125 when exec itself failed, with the cause on stderr; 126 and 127
+/// as a shell has them.
+///
+/// sudo and other setuid programs have no effect inside, and a container that the command has a daemon start is not on the tailnet.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Give the node this tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Name the node so [default: exec-, this machine's name and a random number]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// The federated credential's client id
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Where the workload token comes from, as [metadata] provider [default: that, or what the job or the machine shows by itself]
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Option<String>,
+    /// Take the workload token from here, as [metadata] token: /path, env:NAME, fd:N or credential:NAME
+    #[arg(long, value_name = "SOURCE", conflicts_with = "provider")]
+    token: Option<String>,
+    /// As a last resort, join with the auth key in this file or open descriptor instead of trading a token for one
+    #[arg(long, value_name = "FILE|FD", value_parser = opened, conflicts_with_all = ["provider", "token", "client_id"])]
+    auth_key: Option<PathBuf>,
+    /// Give up when the command does not run after this long
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    join_timeout: Duration,
+    /// End the command after this long [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Start the command when this peer answers: a connection to PORT, or a ping
+    #[arg(long, value_name = "HOST[:PORT]")]
+    wait_for: Option<Target>,
+    /// Use routes that other nodes advertise
+    #[arg(long)]
+    accept_routes: bool,
+    /// Reach the ordinary network through the node with this address
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "tailnet_only")]
+    exit_node: Option<IpAddr>,
+    /// Reach nothing but the tailnet; public names still resolve
+    #[arg(long)]
+    tailnet_only: bool,
+    /// Let peers open this port of the command; may be repeated
+    #[arg(long = "publish", value_name = "PORT")]
+    publish: Vec<u16>,
+    /// Keep ACTIONS_ID_TOKEN_REQUEST_* from the command
+    #[arg(long)]
+    drop_oidc: bool,
+    /// Append a record of the run, one JSON object a line, to this open descriptor or file
+    #[arg(long = "json", value_name = "FD|FILE", value_parser = opened)]
+    record: Option<PathBuf>,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only say whether it would work here, and run nothing
+    #[arg(long, conflicts_with = "command")]
+    check: bool,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required_unless_present = "check", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// A file; a number is a descriptor that the caller opened.
+fn opened(text: &str) -> Result<PathBuf, String> {
+    match text.parse::<u32>() {
+        Ok(0..=2) => Err("0, 1 and 2 are the command's; expected another open descriptor, or a file".to_owned()),
+        Ok(descriptor) => Ok(format!("/proc/self/fd/{descriptor}").into()),
+        Err(_) => Ok(text.into()),
+    }
+}
+
+/// The number of the descriptor that a file is, if it is one of this process's.
+fn descriptor(file: &Path) -> Option<u32> {
+    let number = file.strip_prefix("/proc/self/fd").or_else(|_| file.strip_prefix("/dev/fd"));
+    number.ok()?.to_str()?.parse().ok()
+}
+
+impl Args {
+    /// The command line as configuration: it wins over files.
+    fn override_in(&self, sources: &mut Sources) {
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let mut set = |key: Key, value: String| sources.overrides.push(format!("{}={value}", key.name()));
+        // A node of one run, driven by nobody else.
+        set(Key::DaemonSupervisor, text("child"));
+        set(Key::TailnetLifecycle, text("ephemeral"));
+        set(Key::TailnetHostname, text(self.hostname.as_deref().unwrap_or(&default_name())));
+        if !self.tags.is_empty() {
+            set(Key::TailnetTags, toml::Value::from(self.tags.clone()).to_string());
+        }
+        for (key, value) in [(Key::TailnetClientId, &self.client_id), (Key::MetadataProvider, &self.provider)] {
+            value.iter().for_each(|value| set(key, text(value)));
+        }
+        if let Some(token) = &self.token {
+            set(Key::MetadataProvider, text("file"));
+            set(Key::MetadataToken, text(token));
+        }
+        if self.accept_routes {
+            set(Key::TailnetAcceptRoutes, true.to_string());
+        }
+    }
+}
+
+/// Why exec is not configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// Something is wrong with what files or the command line say.
+    #[error("the configuration is wrong\n{0}")]
+    Invalid(#[from] ConfigErrors),
+    /// Nobody said where the token comes from, and several answers are as good.
+    #[error("{0}: --provider, or [metadata] provider")]
+    Provider(#[from] DetectError),
+}
+
+/// Reads configuration. Where nobody said where the token comes from, the job or the machine says it itself.
+///
+/// # Errors
+/// When something is wrong, or several providers may be meant.
+pub fn configure(args: &Args, sources: &mut Sources) -> Result<Loaded, ConfigureError> {
+    args.override_in(sources);
+    let loaded = crate::config::load(sources)?;
+    if args.auth_key.is_some() || loaded.origins.origin(Key::MetadataProvider) != Origin::Default {
+        return Ok(loaded);
+    }
+    let found = match detect(&HERE) {
+        Ok(found) => found,
+        Err(DetectError::Nothing) => return Ok(loaded),
+        Err(error) => return Err(error.into()),
+    };
+    // Where an agent runs, its provider is the machine's; a job's own comes before it.
+    let of_the_machine = matches!(found.provider, ProviderKind::Gce | ProviderKind::Azure);
+    if of_the_machine && socket_path(&loaded.settings.paths.runtime).exists() {
+        return Ok(loaded);
+    }
+    if !args.quiet {
+        eprintln!("devbox-agent exec: the token comes from {found}");
+    }
+    sources.overrides.push(format!("{}={}", Key::MetadataProvider.name(), found.provider.as_str()));
+    Ok(crate::config::load(sources)?)
+}
+
+const HERE: Surroundings<'static> = Surroundings {
+    variable: &|name| std::env::var_os(name),
+    exists: &|path| path.exists(),
+    text: &|path| std::fs::read_to_string(path).ok(),
+};
+
+/// Different for each run: two nodes of one name would be renamed by the control server.
+fn default_name() -> String {
+    let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let random = RandomState::new().build_hasher().finish() as u32;
+    // The number is kept when a long name is cut.
+    let machine: String = machine.chars().take(40).collect();
+    sanitise(&format!("exec-{machine}-{random:08x}")).unwrap_or_else(|| format!("exec-{random:08x}"))
+}
+
+/// Runs the command; gives its exit code.
+pub fn run(args: Args, loaded: Loaded) -> u8 {
+    if loaded.origins.origin(Key::LogLevel) != Origin::Default {
+        let _never_changed = logging::start(&loaded.settings.log_level, None);
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = loaded.settings;
+    let auth_key = args.auth_key.clone();
+    let request = request(args, settings.clone(), clock.as_ref());
+    exec::run(&request, || {
+        if let Some(file) = auth_key {
+            let given = GivenKey::new(file, settings.tailnet.clone());
+            return Ok(Services { metadata: given.clone(), federation: given, clock });
+        }
+        let metadata = provider(&settings, &clock)?;
+        Ok(Services { metadata, federation: federation(&settings, &clock), clock })
+    })
+}
+
+fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> Request {
+    let now = clock.now();
+    let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let token = token_variable(&settings).map(str::to_owned);
+    let kept = |name: &OsStr| {
+        let name = name.to_str().unwrap_or_default();
+        token.as_deref() != Some(name) && !(args.drop_oidc && name.starts_with(OIDC))
+    };
+    let token_file = match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::File(SecretFile::Path(path)), .. } => Some(path),
+        _ => None,
+    };
+    Request {
+        withheld: [args.auth_key.as_ref(), token_file]
+            .into_iter()
+            .flatten()
+            .filter_map(|file| descriptor(file))
+            .collect(),
+        command: args.command,
+        environment: variables.iter().filter(|(name, _)| kept(name)).cloned().collect(),
+        daemon_environment: variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned().collect(),
+        settings,
+        check: args.check,
+        tailnet_only: args.tailnet_only,
+        publish: args.publish,
+        exit_node: args.exit_node,
+        wait_for: args.wait_for,
+        join_timeout: args.join_timeout,
+        timeout: args.timeout,
+        record: args.record,
+        quiet: args.quiet,
+        shared_group: exec::has_terminal(),
+        began: now,
+    }
+}
+
+fn is_tailscaleds(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    let own = TAILSCALEDS.iter().any(|start| name.starts_with(start));
+    let proxy = PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy));
+    (own || proxy) && !CREDENTIALS.iter().any(|start| name.starts_with(start))
+}

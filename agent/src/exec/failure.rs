@@ -1,0 +1,121 @@
+//! Why there was no command, or why it did not go on; each says what to do.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::control::{Ended, Part, Step};
+use super::preflight::{self, Missing, Unfit};
+use crate::core::reason::chain;
+use crate::socket::document::Reason;
+use crate::sys::fork::ForkError;
+use crate::tailscaled::LocalApiError;
+
+/// What exec itself fails with, as chroot(1), env(1) and timeout(1) do.
+pub const FAILED: u8 = 125;
+
+/// A failure of exec itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// A program is not installed.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// A program is too old.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The kernel, or whoever configured it, does not let us.
+    #[error("failed to {}: {errno}; {remedy}", .step.verb())]
+    Sandbox { step: Step, errno: Errno, remedy: String },
+    /// The process cannot be divided.
+    #[error("failed to start the sandbox")]
+    Fork(#[source] ForkError),
+    /// Something of this process.
+    #[error("failed to {what}")]
+    Own {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// LocalAPI cannot be spoken to.
+    #[error("failed to prepare the connection to tailscaled")]
+    LocalApi(#[from] LocalApiError),
+    /// Configuration that cannot be used.
+    #[error("failed to prepare the way to the tailnet: {0}")]
+    Services(String),
+    /// A person must act before the node can join.
+    #[error("{} ({}){}; {}", .0.sentence, .0.code, detail(.0), .0.remedy)]
+    Blocked(Box<Reason>),
+    /// Time is over.
+    #[error("{what} within {limit:?}{}", last(.reason.as_deref()))]
+    TimedOut { what: String, limit: Duration, reason: Option<Box<Reason>> },
+    /// Part of the sandbox ended.
+    #[error("{} {ended}{}", .part.name(), words(.said))]
+    Lost { part: Part, ended: Ended, said: String },
+    /// The sandbox ended without a word.
+    #[error("the sandbox ended without a word; was it killed for want of memory? see dmesg")]
+    Silent,
+    /// Somebody ended the run before the command began.
+    #[error("ended by {0} before the command began")]
+    Interrupted(Signal),
+    /// A bug.
+    #[error("{0}")]
+    Panicked(String),
+}
+
+impl Failure {
+    /// What went wrong in the sandbox while it was being built.
+    pub fn sandbox(step: Step, errno: i32) -> Self {
+        let errno = Errno::from_raw(errno);
+        Self::Sandbox { step, errno, remedy: preflight::remedy(step, errno, &preflight::Kernel) }
+    }
+
+    /// A failure of the clone that the sandbox begins with.
+    pub fn fork(error: ForkError) -> Self {
+        match &error {
+            ForkError::Kernel(kernel) => match kernel.raw_os_error() {
+                Some(errno) => Self::sandbox(Step::Namespaces, errno),
+                None => Self::Fork(error),
+            },
+            ForkError::Threads { .. } => Self::Fork(error),
+        }
+    }
+
+    /// For `map_err`: something of this process failed.
+    pub fn own<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::Own { what, source: source.into() }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Interrupted(signal) => 128 + *signal as u8,
+            _ => FAILED,
+        }
+    }
+
+    /// Whether nobody is left who could tell control that the node goes: it is then removed as an ephemeral one.
+    pub fn cuts_off(&self) -> bool {
+        matches!(self, Self::Silent | Self::Lost { part: Part::Pasta | Part::Tailscaled | Part::Broker, .. })
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        format!("devbox-agent exec: {}", chain(self))
+    }
+}
+
+fn detail(reason: &Reason) -> String {
+    if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) }
+}
+
+fn last(reason: Option<&Reason>) -> String {
+    reason.map_or_else(String::new, |reason| {
+        format!(": {} ({}){}; {}", reason.sentence, reason.code, detail(reason), reason.remedy)
+    })
+}
+
+fn words(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}

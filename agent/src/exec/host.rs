@@ -1,0 +1,128 @@
+//! What the sandbox has to know of the host, read before it leaves the host's namespaces.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+/// The host's addresses and resolvers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Host {
+    /// Its own addresses and its gateways: what the command must not reach.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The address that it has on the way to everywhere.
+    pub outward: Option<Ipv4Addr>,
+    /// Its resolver configuration, resolv.conf(5).
+    pub resolver: String,
+}
+
+impl Host {
+    /// Reads both.
+    pub fn read() -> io::Result<Self> {
+        let own = getifaddrs()?.filter_map(|interface| address(&interface.address?));
+        let gateways = [("/proc/net/route", gateway as fn(&str) -> _), ("/proc/net/ipv6_route", gateway6)];
+        // A kernel without IPv6 has no file of its routes.
+        let gateways = gateways
+            .map(|(file, parse)| fs::read_to_string(file).unwrap_or_default().lines().filter_map(parse).collect());
+        let [gateways, gateways6]: [Vec<IpAddr>; 2] = gateways;
+        let addresses = own.chain(gateways).chain(gateways6).filter(|address| !address.is_loopback()).collect();
+        Ok(Self { addresses, outward: outward(), resolver: fs::read_to_string("/etc/resolv.conf").unwrap_or_default() })
+    }
+
+    /// The first name server.
+    pub fn name_server(&self) -> Option<IpAddr> {
+        let servers = self.resolver.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+        servers.filter_map(|server| server.trim().split('%').next()?.parse().ok()).next()
+    }
+
+    /// The resolver configuration inside: the host's search domains, and `forwarder` for its name servers, since those may be on its loopback or
+    /// at its gateway. Without comments, in which tailscaled would read of a systemd-resolved that it cannot reach.
+    pub fn resolver(&self, forwarder: Option<IpAddr>) -> String {
+        let search =
+            self.resolver.lines().map(str::trim).filter(|line| line.starts_with("search ") && *line != "search .");
+        let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
+        servers.into_iter().chain(search.map(str::to_owned)).map(|line| line + "\n").collect()
+    }
+}
+
+/// What the kernel would choose as the source of a packet to any other network; none is sent (TEST-NET-1, RFC 5737).
+fn outward() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn address(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+}
+
+/// The gateway of a line of `/proc/net/route`: the third word, in the machine's byte order.
+fn gateway(line: &str) -> Option<IpAddr> {
+    let word = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+    let address = Ipv4Addr::from(word.to_ne_bytes());
+    (!address.is_unspecified()).then_some(address.into())
+}
+
+/// The gateway of a line of `/proc/net/ipv6_route`: the fifth word.
+fn gateway6(line: &str) -> Option<IpAddr> {
+    let word = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
+    let address = Ipv6Addr::from(word);
+    (!address.is_unspecified()).then_some(address.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(resolver: &str) -> Host {
+        Host { resolver: resolver.to_owned(), ..Host::default() }
+    }
+
+    #[test]
+    fn the_resolver_inside_has_the_hosts_domains_and_one_server_that_stands_for_the_hosts() {
+        let host = host(
+            "# by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\nsearch a.example b.example\nnameserver fd00::1\n",
+        );
+        assert_eq!(host.name_server(), Some(Ipv4Addr::new(127, 0, 0, 53).into()));
+        let forwarder = Some(Ipv4Addr::new(169, 254, 1, 1).into());
+        assert_eq!(host.resolver(forwarder), "nameserver 169.254.1.1\nsearch a.example b.example\n");
+    }
+
+    #[test]
+    fn a_host_without_a_resolver_has_none_inside() {
+        let host = host("search .\n");
+        assert_eq!((host.name_server(), host.resolver(None)), (None, String::new()));
+    }
+
+    #[test]
+    fn a_link_local_server_is_read_without_its_interface() {
+        assert_eq!(host("nameserver fe80::1%eth0\n").name_server(), "fe80::1".parse().ok());
+    }
+
+    #[test]
+    fn gateways_are_read_as_the_kernel_writes_them() {
+        let header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask";
+        assert_eq!(gateway(header), None);
+        assert_eq!(
+            gateway("eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000"),
+            Some(Ipv4Addr::new(10, 0, 0, 1).into())
+        );
+        assert_eq!(
+            gateway("eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF"),
+            None,
+            "no gateway, a network of its own"
+        );
+        let zero = "0".repeat(32);
+        let line =
+            format!("{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0");
+        assert_eq!(gateway6(&line), Some("fe80::1".parse().expect("an address")));
+        assert_eq!(gateway6(&format!("{zero} 00 {zero} 00 {zero} 0 0 0 0 lo")), None);
+    }
+}

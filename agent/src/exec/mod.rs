@@ -1,0 +1,153 @@
+//! `exec`: one command on a tailnet node of its own, without root, gone when the command ends.
+//!
+//! Two processes share the work. The session stays where it was called, holds the credentials, and speaks HTTP and LocalAPI. The sandbox is
+//! PID 1 of namespaces of its own, holds no credential, and starts what lives in them: pasta, tailscaled, and the command. The kernel ends
+//! the sandbox with the session, and everything else with the sandbox.
+
+mod control;
+mod failure;
+mod firewall;
+mod given;
+mod host;
+mod preflight;
+mod sandbox;
+mod session;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use nix::unistd::{getpgrp, tcgetpgrp};
+
+pub use self::failure::FAILED;
+use self::failure::Failure;
+use self::firewall::Rules;
+pub use self::given::GivenKey;
+use self::host::Host;
+pub use self::sandbox::Target;
+use self::sandbox::{Output, Plan};
+use self::session::Given;
+use self::session::signals::{self, Blocked};
+use crate::clock::{Clock, Now};
+use crate::config::Settings;
+use crate::federation::Federation;
+use crate::metadata::Metadata;
+
+/// On a link without neighbours a link-local address (RFC 3927) is nobody's; and a random unique local one (RFC 4193).
+const FORWARDER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const FORWARDER6: Ipv6Addr = Ipv6Addr::new(0xfd5e, 0x8a1c, 0x2b90, 0, 0, 0, 0, 0x53);
+
+/// What is asked for.
+pub struct Request {
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// The command's environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Descriptors of the caller's that hold a credential, and are kept from the command.
+    pub withheld: Vec<u32>,
+    /// tailscaled's, besides what it is always given.
+    pub daemon_environment: Vec<(OsString, OsString)>,
+    /// Everything that configuration decides.
+    pub settings: Settings,
+    /// Only see whether it would work.
+    pub check: bool,
+    /// Nothing but the tailnet is reached.
+    pub tailnet_only: bool,
+    /// Ports of the command that peers may open.
+    pub publish: Vec<u16>,
+    /// The node through which the ordinary network is reached.
+    pub exit_node: Option<IpAddr>,
+    /// What must answer before the command starts.
+    pub wait_for: Option<Target>,
+    /// How long until the command runs.
+    pub join_timeout: Duration,
+    /// How long the command may run.
+    pub timeout: Option<Duration>,
+    /// The file that a record of the run is appended to, one JSON object a line.
+    pub record: Option<PathBuf>,
+    /// No line of progress.
+    pub quiet: bool,
+    /// Whether the command shares the caller's process group, and so the terminal's signals.
+    pub shared_group: bool,
+    /// When the run began.
+    pub began: Now,
+}
+
+/// What the session speaks to; made after the sandbox, so that the sandbox has nothing of it.
+pub struct Services {
+    /// Where spec and token come from.
+    pub metadata: Arc<dyn Metadata>,
+    /// Tokens traded for keys.
+    pub federation: Arc<dyn Federation>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Whether a command should share the caller's process group: where there is a terminal, job control then needs no help.
+pub fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok() && getpgrp().as_raw() > 0)
+}
+
+/// Runs the command; gives its exit code, or 125 when exec itself failed. To be called while this process has one thread.
+pub fn run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services>) -> u8 {
+    match try_run(request, services) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{}", failure.line());
+            failure.code()
+        }
+    }
+}
+
+fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services>) -> Result<u8, Failure> {
+    let Blocked { set, before } = signals::block(request.shared_group).map_err(Failure::own("block signals"))?;
+    let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
+    let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
+    let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() }, before)?;
+    let programs = plan.programs.clone();
+    let handle = sandbox::start(plan).map_err(Failure::fork)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::own("start the event loop"))?;
+    let given = Given { handle, signals: set, programs, outputs: [tailscaled, others] };
+    runtime.block_on(session::run(request, given, services))
+}
+
+/// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.
+fn forwarder(server: IpAddr, pasta: bool) -> IpAddr {
+    if pasta && server.is_ipv6() { FORWARDER6.into() } else { FORWARDER.into() }
+}
+
+fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure> {
+    let daemon = &request.settings.daemon;
+    let host = Host::read().map_err(Failure::own("read the host's addresses"))?;
+    // Where nothing but the tailnet is reached, and tailscaled's sockets are made for it, there is nothing for pasta to do.
+    let pasta = !(request.tailnet_only && sandbox::has_broker());
+    let rules = Rules {
+        tun: daemon.tun.clone(),
+        host: host.addresses.clone(),
+        resolver: host.name_server().map(|server| forwarder(server, pasta)),
+        tailnet_only: request.tailnet_only,
+        publish: request.publish.clone(),
+    };
+    let mut daemon_environment = request.daemon_environment.clone();
+    if !daemon.port_mapping {
+        daemon_environment.push(("TS_DISABLE_PORTMAPPER".into(), "1".into()));
+    }
+    Ok(Plan {
+        programs: preflight::programs(&daemon.binary, std::env::var_os("PATH").as_deref(), pasta)?,
+        host,
+        rules,
+        daemon_environment,
+        command: request.command.clone(),
+        environment: request.environment.clone(),
+        wait_for: request.wait_for.clone(),
+        shared_group: request.shared_group,
+        mask,
+        withheld: request.withheld.clone(),
+        output,
+    })
+}

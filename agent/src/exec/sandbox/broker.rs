@@ -1,0 +1,126 @@
+//! Makes tailscaled's own sockets in the host's network: through pasta its packets would have a quarter of the throughput, and its
+//! connections an answer that comes 40 ms later.
+//!
+//! The mark says which: tailscaled marks every socket whose traffic must go around the tunnel, and no other. What it asks of name servers is not
+//! marked, because they may be in the tailnet. The caller may make such sockets anyway, so that no privilege is lent.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt,
+    socket, sockopt,
+};
+
+use crate::sys::packet;
+use crate::sys::seccomp::{Call, Condition, Listener, Owner, Rule, hand_over, network_of};
+
+/// `setsockopt(…, SOL_SOCKET, SO_MARK, …)`. Go's net package calls it after it has made a socket, and before it uses or waits for it.
+fn marking() -> Rule {
+    let condition = |argument, value: i32| Condition { argument, mask: !0, values: vec![value as u32] };
+    Rule { number: libc::SYS_setsockopt, conditions: vec![condition(1, libc::SOL_SOCKET), condition(2, libc::SO_MARK)] }
+}
+
+/// In tailscaled, before it is executed: hands its sockets over to the broker at the other end of `socket`.
+///
+/// # Errors
+/// Where the kernel or a container forbids it: then everything of tailscaled's goes through pasta, and the broker has nothing to do.
+pub(super) fn use_broker(socket: &OwnedFd) -> io::Result<()> {
+    let listener = hand_over(&[marking()])?;
+    packet::send(socket, b"listener", Some(listener.as_raw_fd()))
+}
+
+/// Answers until tailscaled has ended.
+///
+/// # Errors
+/// When a call could not be answered: tailscaled would wait for ever, so that the run must end.
+pub(super) fn serve(from: OwnedFd) -> io::Result<()> {
+    packet::with_senders(&from)?;
+    let Some(packet) = packet::receive(&from, MsgFlags::empty())? else { return Ok(()) };
+    let (Some(listener), Some(pid)) = (packet.descriptor, packet.sender) else { return Ok(()) };
+    drop(from);
+    let own = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let broker = Broker { listener: listener.into(), tailscaled: Owner::open(pid)?, network: network_of(&own)? };
+    while let Some(call) = broker.listener.receive()? {
+        broker.mark(call)?;
+    }
+    Ok(())
+}
+
+struct Broker {
+    listener: Listener,
+    tailscaled: Owner,
+    /// The host's network.
+    network: u64,
+}
+
+impl Broker {
+    /// Puts a socket of the host's network in the place of the one that is to be marked. There it needs no mark, and may have none; told
+    /// that it failed, tailscaled would bind all its sockets to an interface.
+    fn mark(&self, call: Call) -> io::Result<()> {
+        let number = call.arguments[0];
+        let Ok(socket) = self.tailscaled.descriptor(number) else { return self.listener.proceed(call) };
+        if network_of(&socket)? == self.network {
+            return self.listener.answer_with(call, Ok(()));
+        }
+        match twin(&socket)? {
+            Some(twin) => {
+                self.listener.replace(call, &twin, number as u32)?;
+                self.listener.answer_with(call, Ok(()))
+            }
+            None => self.listener.proceed(call),
+        }
+    }
+}
+
+/// A socket like this one, in this process's network; none for what is neither TCP nor UDP, such as a packet socket.
+fn twin(of: &impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let kind = getsockopt(&of.as_fd(), sockopt::SockType)?;
+    let family = getsockname::<SockaddrStorage>(of.as_fd().as_raw_fd())?.family();
+    let (Some(family @ (AddressFamily::Inet | AddressFamily::Inet6)), SockType::Stream | SockType::Datagram) =
+        (family, kind)
+    else {
+        return Ok(None);
+    };
+    let twin = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    // What Go has set by then; a datagram socket alone may broadcast.
+    if family == AddressFamily::Inet6 {
+        setsockopt(&twin, sockopt::Ipv6V6Only, &getsockopt(&of.as_fd(), sockopt::Ipv6V6Only)?)?;
+    }
+    setsockopt(&twin, sockopt::Broadcast, &getsockopt(&of.as_fd(), sockopt::Broadcast)?)?;
+    Ok(Some(twin))
+}
+
+/// Whether this kernel tells one network from another by a number (Linux 5.14); all else is older.
+pub(super) fn possible() -> bool {
+    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .is_ok_and(|socket| network_of(&socket).is_ok())
+}
+
+/// What a broker that could not serve ends with.
+pub(super) fn code(served: io::Result<()>) -> u8 {
+    match served {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().map_or(1, |errno| (errno as u8).max(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_twin_is_of_the_same_kind_and_has_the_same_options() {
+        let socket = UdpSocket::bind("[::1]:0").expect("a socket");
+        socket.set_broadcast(true).expect("an option");
+        let twin = twin(&socket).expect("made").expect("a twin");
+        assert_eq!(getsockopt(&twin, sockopt::SockType), Ok(SockType::Datagram));
+        assert_eq!(getsockopt(&twin, sockopt::Broadcast), Ok(true));
+        assert_eq!(getsockopt(&twin, sockopt::Ipv6V6Only), getsockopt(&socket, sockopt::Ipv6V6Only));
+        let (unix, _) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
+        assert!(super::twin(&unix).expect("looked at").is_none(), "not of the internet");
+    }
+}

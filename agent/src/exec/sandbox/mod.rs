@@ -1,0 +1,170 @@
+//! PID 1 of the sandbox: makes the namespaces, starts what lives in them, and ends them all with itself.
+//!
+//! It never holds a credential, because it must be open to tracing while the uid maps are written, and it speaks to nobody but the session.
+
+mod broker;
+mod command;
+mod identity;
+mod init;
+mod mounts;
+mod network;
+mod probe;
+mod processes;
+mod relay;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+
+use self::identity::Caller;
+pub use self::probe::Target;
+use self::processes::Processes;
+use super::control::{News, Step, tell};
+use super::firewall::Rules;
+use super::host::Host;
+use crate::sys::fork::{self, ForkError};
+use crate::sys::packet;
+
+/// tailscaled's own directory, below the sandbox's private `/run`.
+pub(super) const ROOM: &str = "/run/devbox-agent-exec";
+
+/// Below [`ROOM`], and through the descriptor that comes with [`News::Built`].
+pub(super) const SOCKET: &str = "tailscaled.sock";
+pub(super) const NOTIFY: &str = "notify.sock";
+pub(super) const RESOLVER: &str = "resolv.conf";
+
+/// Programs that the sandbox runs, each by its whole path: what lies below `/run` and `/etc` is out of sight inside.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Programs {
+    pub tailscaled: PathBuf,
+    /// None where the tailnet is all that is reached, and the broker makes tailscaled's own sockets.
+    pub pasta: Option<PathBuf>,
+    pub nft: PathBuf,
+}
+
+/// Everything that the sandbox is told beforehand.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub programs: Programs,
+    pub host: Host,
+    pub rules: Rules,
+    /// tailscaled's environment, besides what the sandbox adds.
+    pub daemon_environment: Vec<(OsString, OsString)>,
+    pub command: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+    /// What has to answer before the command starts.
+    pub wait_for: Option<Target>,
+    /// The command stays in the caller's process group, and gets the terminal's signals as any command does.
+    pub shared_group: bool,
+    /// The signals that the caller has blocked, as the command will.
+    pub mask: SigSet,
+    /// Descriptors that the command does not get.
+    pub withheld: Vec<u32>,
+    /// Where tailscaled's, and pasta's and nft's, output goes.
+    pub output: Output,
+}
+
+/// The writing ends of two pipes.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub tailscaled: OwnedFd,
+    pub others: OwnedFd,
+}
+
+/// The sandbox, as the session has it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub control: OwnedFd,
+}
+
+/// Whether tailscaled's sockets can be made for it.
+pub(super) fn has_broker() -> bool {
+    broker::possible()
+}
+
+/// Starts the sandbox; its news come by `control`.
+///
+/// # Errors
+/// When the namespaces cannot be made; see [`super::preflight`].
+pub(super) fn start(plan: Plan) -> Result<Handle, ForkError> {
+    let (here, there) = packet::pair()?;
+    packet::with_senders(&here)?;
+    let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+    let caller = Caller::effective();
+    match fork::into(namespaces)? {
+        Some(_) => Ok(Handle { control: here }),
+        None => {
+            drop(here);
+            fork::end(live(plan, caller, there));
+        }
+    }
+}
+
+/// A step that failed.
+#[derive(Debug)]
+struct Failed {
+    step: Step,
+    source: io::Error,
+}
+
+impl Step {
+    fn failed<E: Into<io::Error>>(self) -> impl Fn(E) -> Failed {
+        move |source| Failed { step: self, source: source.into() }
+    }
+}
+
+fn live(plan: Plan, caller: Caller, control: OwnedFd) -> u8 {
+    match build(plan, caller, &control).and_then(|processes| processes.watch().map_err(Step::Processes.failed())) {
+        Ok(()) => 0,
+        Err(Failed { step, source }) => {
+            let errno = source.raw_os_error().unwrap_or_default();
+            // A session that has gone needs no word.
+            let _ = tell(&control, &News::Unbuilt { step, errno }, None);
+            1
+        }
+    }
+}
+
+/// The order is that of the dependencies: pasta and the broker keep the host's network, everything after them has the sandbox's.
+fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Failed> {
+    die_with_the_session(control).map_err(Step::Namespaces.failed())?;
+    caller.become_root().map_err(Step::IdMaps.failed())?;
+    mounts::build(&plan.host, plan.rules.resolver).map_err(Step::Mounts.failed())?;
+    open_tun().map_err(Step::Tun.failed())?;
+    let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
+    let pasta = processes.prepare_pasta().map_err(Step::Processes.failed())?;
+    processes.start_broker().map_err(Step::Processes.failed())?;
+    let relay = processes.start_relay().map_err(Step::Processes.failed())?;
+    let mut network = network::build().map_err(Step::Network.failed())?;
+    match (pasta, relay) {
+        (Some(pasta), _) => pasta.go().map_err(Step::Processes.failed())?,
+        (None, relay) => processes.lead_nowhere(&mut network, relay).map_err(Step::Network.failed())?,
+    }
+    processes.use_network(network);
+    processes.start_firewall().map_err(Step::Processes.failed())?;
+    let room = File::open(ROOM).map_err(Step::Mounts.failed())?;
+    tell(control, &News::Built, Some(room.as_raw_fd())).map_err(Step::Processes.failed())?;
+    Ok(processes)
+}
+
+/// Opening it shows whether there may be a TUN interface; making one would take 28 ms to undo.
+fn open_tun() -> io::Result<()> {
+    File::options().read(true).write(true).open("/dev/net/tun").map(drop)
+}
+
+/// The kernel ends this process with the thread that made it; one that had ended before is seen by the closed socket.
+fn die_with_the_session(control: &OwnedFd) -> io::Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let mut descriptors = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+    poll(&mut descriptors, PollTimeout::ZERO)?;
+    match descriptors[0].revents() {
+        Some(events) if events.contains(PollFlags::POLLHUP) => fork::end(1),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,307 @@
+//! What runs in the sandbox, and what becomes of it when one of them ends.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::MsgFlags;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
+
+use super::identity::Caller;
+use super::mounts::{self, NETWORK};
+use super::network::Network;
+use super::{NOTIFY, Plan, ROOM, SOCKET, broker, init, relay};
+use crate::exec::control::{Ended, News, Order, Part, hear, tell};
+use crate::sys::fork::{self, ForkError};
+use crate::sys::packet;
+
+/// The sandbox's children.
+#[derive(Debug)]
+pub(super) struct Processes {
+    plan: Plan,
+    caller: Caller,
+    control: OwnedFd,
+    running: Vec<(Part, Pid)>,
+    broker: Option<OwnedFd>,
+    network: Option<Network>,
+    start: Wanted,
+    run: Wanted,
+}
+
+/// What was asked for, and may have to wait for something else.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wanted {
+    No,
+    Yes,
+    Done,
+}
+
+/// A pasta that waits for the network that it is to serve.
+#[derive(Debug)]
+pub(super) struct Gate(PipeWriter);
+
+impl Gate {
+    /// Lets it go on.
+    pub fn go(mut self) -> io::Result<()> {
+        self.0.write_all(b".")
+    }
+}
+
+impl Processes {
+    pub fn new(plan: Plan, caller: Caller, control: OwnedFd) -> Self {
+        Self {
+            plan,
+            caller,
+            control,
+            running: Vec::new(),
+            broker: None,
+            network: None,
+            start: Wanted::No,
+            run: Wanted::No,
+        }
+    }
+
+    /// pasta lives in the host's network, so it is made before the sandbox leaves that; what it serves is there only afterwards.
+    pub fn prepare_pasta(&mut self) -> Result<Option<Gate>, ForkError> {
+        let Some(pasta) = &self.plan.programs.pasta else { return Ok(None) };
+        let (wait, gate) = io::pipe()?;
+        let mut command = Command::new(pasta);
+        // It looks at its own name to know whether it is passt or pasta.
+        command.arg0("pasta").env_clear().args([
+            "--config-net",
+            "--foreground",
+            "--quiet",
+            "--netns-only",
+            "--netns",
+            NETWORK,
+        ]);
+        command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
+        if let Some(forwarder) = self.plan.rules.resolver {
+            command.args(["--dns-forward", &forwarder.to_string()]);
+        }
+        let output = self.plan.output.others.try_clone()?;
+        let pid = fork::run(|| started(serve_network(command, wait, output)))?;
+        self.running.push((Part::Pasta, pid));
+        Ok(Some(Gate(gate)))
+    }
+
+    /// The same is true of the broker. Where the kernel cannot do it, tailscaled's packets go through pasta.
+    pub fn start_broker(&mut self) -> Result<(), ForkError> {
+        if !broker::possible() {
+            return Ok(());
+        }
+        let (ours, its) = packet::pair()?;
+        let mut its = Some(its);
+        let pid = fork::run(|| {
+            let served = leave_terminal().and_then(|()| its.take().map_or(Ok(()), broker::serve));
+            broker::code(served)
+        })?;
+        self.running.push((Part::Broker, pid));
+        self.broker = Some(ours);
+        Ok(())
+    }
+
+    /// So is that of the relay, which is pasta's part where there is none.
+    pub fn start_relay(&mut self) -> Result<Option<OwnedFd>, ForkError> {
+        let (None, Some(server)) = (&self.plan.programs.pasta, self.plan.host.name_server()) else { return Ok(None) };
+        let (ours, its) = packet::pair()?;
+        let pid = fork::run(|| broker::code(leave_terminal().and_then(|()| relay::serve(&its, server))))?;
+        self.running.push((Part::Relay, pid));
+        Ok(Some(ours))
+    }
+
+    /// Makes a network without pasta: an interface that leads nowhere, and the relay's socket.
+    pub fn lead_nowhere(&self, network: &mut Network, relay: Option<OwnedFd>) -> io::Result<()> {
+        network.lead_nowhere(self.plan.host.outward)?;
+        let (Some(relay), Some(address)) = (relay, self.plan.rules.resolver) else { return Ok(()) };
+        let inside = network.name_server(address)?;
+        packet::send(&relay, b"socket", Some(inside.as_raw_fd()))
+    }
+
+    /// Sets the rules; the command waits until they are in force.
+    pub fn start_firewall(&mut self) -> Result<(), ForkError> {
+        let (read, mut write) = io::pipe()?;
+        write.write_all(self.plan.rules.text().as_bytes())?;
+        let mut command = Command::new(&self.plan.programs.nft);
+        command.env_clear().args(["-f", "-"]);
+        let output = self.plan.output.others.try_clone()?;
+        drop(write);
+        let pid = fork::run(|| started(spawned(&mut command, read.into(), output)))?;
+        self.running.push((Part::Firewall, pid));
+        Ok(())
+    }
+
+    pub fn use_network(&mut self, network: Network) {
+        self.network = Some(network);
+    }
+
+    /// Does what the session asks, until it has ended; the kernel ends everything with this process.
+    pub fn watch(mut self) -> io::Result<()> {
+        let mask = SigSet::from(Signal::SIGCHLD);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // One may have ended before its signal had somewhere to go.
+        self.reap()?;
+        loop {
+            self.wait(&children)?;
+            while children.read_signal()?.is_some() {}
+            match hear(&self.control, MsgFlags::MSG_DONTWAIT) {
+                Ok(None) => return Ok(()),
+                Ok(Some((order, _))) => self.obey(order),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            self.reap()?;
+            self.proceed().map_err(io::Error::other)?;
+        }
+    }
+
+    fn wait(&self, children: &SignalFd) -> io::Result<()> {
+        let routes = self.network.as_ref().filter(|_| self.start == Wanted::Yes);
+        let mut descriptors = vec![
+            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+        ];
+        descriptors.extend(routes.map(|routes| PollFd::new(routes.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Start if self.start == Wanted::No => self.start = Wanted::Yes,
+            Order::Run if self.run == Wanted::No => self.run = Wanted::Yes,
+            Order::Start | Order::Run => {}
+            Order::Kill => self.kill_command(),
+        }
+    }
+
+    fn kill_command(&mut self) {
+        self.run = Wanted::Done;
+        if let Some((_, init)) = self.running.iter().find(|(part, _)| *part == Part::Init) {
+            // It may have ended already.
+            let _ = kill(*init, Signal::SIGKILL);
+        }
+    }
+
+    /// Starts what was asked for and has what it needs. A tailscaled that was started before the network was there would now and then miss it
+    /// for a second, and rarely for half a minute.
+    fn proceed(&mut self) -> Result<(), ForkError> {
+        let leads_out = self.start == Wanted::Yes
+            && self.network.as_ref().is_some_and(|network| network.leads_out().unwrap_or(true));
+        if leads_out {
+            self.start = Wanted::Done;
+            self.start_tailscaled()?;
+        }
+        let safe = !self.running.iter().any(|(part, _)| *part == Part::Firewall);
+        if self.run == Wanted::Yes && safe {
+            self.run = Wanted::Done;
+            self.start_command()?;
+        }
+        Ok(())
+    }
+
+    fn start_tailscaled(&mut self) -> Result<(), ForkError> {
+        let room = |name: &str| Path::new(ROOM).join(name);
+        let mut command = Command::new(&self.plan.programs.tailscaled);
+        command
+            .args([format!("--socket={ROOM}/{SOCKET}"), format!("--statedir={ROOM}/state")])
+            .args(["--state=mem:", "--port=0"])
+            .arg(format!("--tun={}", self.plan.rules.tun))
+            .env_clear()
+            .envs(self.plan.daemon_environment.iter().cloned())
+            // With one it would restart the host's systemd-resolved, and try iptables.
+            .env("PATH", "/nonexistent")
+            .env("HOME", ROOM)
+            .env("TMPDIR", room("tmp"))
+            .env("TS_LOGS_DIR", room("state"))
+            .env("NOTIFY_SOCKET", room(NOTIFY));
+        let output = self.plan.output.tailscaled.try_clone()?;
+        let broker = self.broker.take();
+        let pid = fork::run(|| {
+            // Without it tailscaled makes its sockets itself: slower, and no reason to fail.
+            let _ = broker.as_ref().map(broker::use_broker);
+            started(null().and_then(|null| spawned(&mut command, null, output)))
+        })?;
+        self.running.push((Part::Tailscaled, pid));
+        Ok(())
+    }
+
+    fn start_command(&mut self) -> Result<(), ForkError> {
+        let pid = match fork::into(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)? {
+            Some(pid) => pid,
+            None => fork::end(init::live(&self.plan, self.caller, &self.control)),
+        };
+        leave_terminal()?;
+        self.running.push((Part::Init, pid));
+        Ok(())
+    }
+
+    /// Rules that are set are done, and so is a broker that was not needed: tailscaled then reaches everything through pasta.
+    fn may_end(&self, part: Part, ended: Ended) -> bool {
+        let dispensable = part == Part::Firewall || (part == Part::Broker && self.plan.programs.pasta.is_some());
+        dispensable && ended == Ended::Exited(0)
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Exited(code as u8)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Killed(signal as u8)),
+                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let Some(index) = self.running.iter().position(|(_, running)| *running == pid) else { continue };
+            let (part, _) = self.running.swap_remove(index);
+            if !self.may_end(part, ended) {
+                self.kill_command();
+                tell(&self.control, &News::Lost { part, ended }, None)?;
+            }
+        }
+    }
+}
+
+/// Gives the standard streams back: whoever reads the command's output sees its end when the command ends.
+pub(super) fn leave_terminal() -> io::Result<()> {
+    let null = null()?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    Ok(())
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+fn serve_network(mut command: Command, mut wait: PipeReader, output: OwnedFd) -> io::Result<()> {
+    wait.read_exact(&mut [0])?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mounts::show_host_resolver()?;
+    spawned(&mut command, null()?, output)
+}
+
+/// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's and no signal blocked.
+fn spawned(command: &mut Command, input: OwnedFd, output: OwnedFd) -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
+    fork::keep_descriptors_below(3)?;
+    command.stdin(Stdio::from(input)).stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output));
+    Err(command.process_group(0).exec())
+}
+
+/// What a child that could not become its program ends with: its words are in the output that is kept.
+fn started(result: io::Result<()>) -> u8 {
+    if let Err(error) = result {
+        eprintln!("{error}");
+    }
+    127
+}

@@ -1,0 +1,305 @@
+//! One run, from the first token to the command's end and the node's.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::edges::{LOGOUT_DEADLINE, Room, edges};
+use super::link::{Link, Sender};
+use super::signals::{Arrived, Signals};
+use super::voice::Voice;
+use super::{Lines, resolver};
+use crate::core::drive::{Drive, Input};
+use crate::core::fold::{Ending, Event};
+use crate::core::phase::Phase;
+use crate::core::reason::Class;
+use crate::core::scribe::{Outlets, newborn};
+use crate::core::world::{Configured, World};
+use crate::exec::control::{Ended, News, Order, Part};
+use crate::exec::failure::Failure;
+use crate::exec::{Request, Services};
+use crate::socket::document::Document;
+use crate::sys::packet::Packet;
+
+/// What timeout(1) ends with.
+const TIMED_OUT: u8 = 124;
+
+/// How long a command may take to end on SIGTERM, as `docker stop` has it; then it is killed, so that its node can still be removed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Two Ctrl-C within this time end the command, whatever it does with the first.
+const TWICE: Duration = Duration::from_secs(1);
+
+/// What the core may take beyond its own deadline for a logout.
+const MARGIN: Duration = Duration::from_millis(200);
+
+/// Where the run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// The node joins.
+    Joining,
+    /// The command was asked for, and perhaps waits for its peer.
+    Starting,
+    /// The command runs, as this process.
+    Running(Pid),
+}
+
+/// What is to happen at a time.
+#[derive(Clone, Copy, Debug)]
+enum Deadline {
+    /// The node should be there.
+    Join,
+    /// The command should have ended: `--timeout`.
+    Command,
+    /// The command had its time to end by itself.
+    Grace,
+}
+
+pub(super) struct Run<'a> {
+    request: &'a Request,
+    link: Link,
+    orders: Sender,
+    room: Room,
+    signals: Signals,
+    outputs: [Lines; 2],
+    voice: Voice,
+    tailscaled: watch::Sender<Option<Ended>>,
+    state: State,
+    deadline: Option<(Instant, Deadline)>,
+    /// When Ctrl-C was pressed last.
+    interrupted: Option<Instant>,
+    /// The exit code, whatever the command's own is.
+    code: Option<u8>,
+    document: Arc<Document>,
+}
+
+type Documents = watch::Receiver<Arc<Document>>;
+
+impl<'a> Run<'a> {
+    pub fn new(
+        request: &'a Request,
+        link: Link,
+        room: Room,
+        signals: Signals,
+        outputs: [Lines; 2],
+        voice: Voice,
+    ) -> Self {
+        let deadline = Some((Instant::now() + request.join_timeout, Deadline::Join));
+        let document = Arc::new(newborn(request.began, ""));
+        Self {
+            request,
+            orders: link.sender(),
+            link,
+            room,
+            signals,
+            outputs,
+            voice,
+            tailscaled: watch::Sender::new(None),
+            state: State::Joining,
+            deadline,
+            interrupted: None,
+            code: None,
+            document,
+        }
+    }
+
+    /// Lets the agent's own rules bring the node up, runs the command on it, and has the same rules remove the node.
+    pub async fn until_done(mut self, services: Services) -> Result<u8, Failure> {
+        let provider = services.metadata.provider();
+        let now = services.clock.now();
+        let edges = edges(&self.room, self.request, services, self.orders.clone(), self.tailscaled.subscribe())?;
+        let settings = self.request.settings.clone();
+        let world = World::new(String::new(), Configured::of(&settings), edges.store.load());
+        let (to_core, mut inputs) = mpsc::channel(8);
+        let (status, documents) = watch::channel(Arc::new(newborn(now, provider)));
+        let (report_interval, _) = watch::channel(Duration::ZERO);
+        let drive = Drive::new(world, settings, edges, Outlets { status, report_interval });
+        let mut core = pin!(drive.run(&mut inputs));
+        let ended = tokio::select! {
+            ended = self.watch(documents) => ended,
+            Err(panicked) = &mut core => return Err(Failure::Panicked(panicked.to_string())),
+        };
+        self.voice.hush();
+        if ended.as_ref().is_err_and(Failure::cuts_off) {
+            return ended;
+        }
+        // The core lives as long as this function: it takes the event.
+        let _ = to_core.send(Input::Event(Event::Stop(Ending::ForGood))).await;
+        if tokio::time::timeout(LOGOUT_DEADLINE + MARGIN, core).await.is_err() {
+            tracing::warn!("the node was not logged out in time; the tailnet removes it as an ephemeral one");
+        }
+        ended
+    }
+
+    async fn watch(&mut self, mut documents: Documents) -> Result<u8, Failure> {
+        loop {
+            let joining = self.state == State::Joining;
+            let [tailscaled, others] = &mut self.outputs;
+            tokio::select! {
+                // What the sandbox says first: it may be the cause of everything else.
+                biased;
+                news = self.link.next() => {
+                    let news = news.map_err(Failure::own("hear of the sandbox"))?.ok_or(Failure::Silent)?;
+                    if let Some(code) = self.hear(news).await? {
+                        return Ok(code);
+                    }
+                }
+                arrived = self.signals.next() => self.pass_on(arrived.map_err(Failure::own("read signals"))?)?,
+                Ok(()) = documents.changed(), if joining => {
+                    let document = documents.borrow_and_update().clone();
+                    self.look(document).await?;
+                }
+                deadline = until(self.deadline) => self.late(deadline)?,
+                () = tailscaled.follow() => {}
+                () = others.follow() => {}
+            }
+        }
+    }
+
+    /// Starts the command when the node is online, and gives up when only a person can help.
+    async fn look(&mut self, document: Arc<Document>) -> Result<(), Failure> {
+        self.document = document;
+        match (self.document.phase, &self.document.reason) {
+            (Phase::Online, _) => {
+                let settled = resolver::settled(&self.room.resolver()).await;
+                settled.map_err(Failure::own("watch the resolver's configuration"))?;
+                self.state = State::Starting;
+                self.order(Order::Run)
+            }
+            (Phase::Blocked, Some(reason)) if reason.class == Class::Blocked => {
+                Err(Failure::Blocked(Box::new(reason.clone())))
+            }
+            (Phase::Unassigned, _) => Err(Failure::Services(
+                "the platform names no tailnet for this machine; take the token from elsewhere, with --provider or --token".to_owned(),
+            )),
+            (phase, _) => {
+                self.voice.progress(&phase.as_str().replace('_', " "));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes news in; gives the exit code when the command has ended.
+    async fn hear(&mut self, (news, packet): (News, Packet)) -> Result<Option<u8>, Failure> {
+        match news {
+            News::Built | News::Answered => {}
+            News::Unbuilt { step, errno } => return Err(Failure::sandbox(step, errno)),
+            News::Running => self.running(packet)?,
+            News::Stopped if !self.request.shared_group => {
+                // It is continued by whoever continues the command, which is told of that signal.
+                raise(Signal::SIGSTOP).map_err(Failure::own("stop with the command"))?;
+            }
+            News::Stopped => {}
+            News::Ended(ended) => return self.ended(Some(ended), self.code.unwrap_or(ended.code())).map(Some),
+            News::Lost { part: Part::Init, ended } => match self.code {
+                Some(code) => return self.ended(Some(ended), code).map(Some),
+                None => return Err(self.lost(Part::Init, ended).await),
+            },
+            News::Lost { part, ended } => return Err(self.lost(part, ended).await),
+        }
+        Ok(None)
+    }
+
+    fn running(&mut self, packet: Packet) -> Result<(), Failure> {
+        self.voice.hush();
+        self.voice.started(&self.document).map_err(Failure::own("write what --json names"))?;
+        self.state = State::Running(Pid::from_raw(packet.sender.unwrap_or_default()));
+        self.deadline = self.request.timeout.map(|timeout| (Instant::now() + timeout, Deadline::Command));
+        Ok(())
+    }
+
+    fn ended(&mut self, ended: Option<Ended>, code: u8) -> Result<u8, Failure> {
+        self.voice.ended(ended, code).map_err(Failure::own("write what --json names"))?;
+        Ok(code)
+    }
+
+    async fn lost(&mut self, part: Part, ended: Ended) -> Failure {
+        if part == Part::Tailscaled {
+            self.tailscaled.send_replace(Some(ended));
+        }
+        let said = self.outputs[usize::from(part != Part::Tailscaled)].told().await;
+        Failure::Lost { part, ended, said }
+    }
+
+    /// A command in the caller's process group has got what the terminal sent already.
+    fn pass_on(&mut self, Arrived { signal, from_terminal }: Arrived) -> Result<(), Failure> {
+        let State::Running(command) = self.state else {
+            return match signal {
+                Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM | Signal::SIGHUP => {
+                    Err(Failure::Interrupted(signal))
+                }
+                _ => Ok(()),
+            };
+        };
+        if !(self.request.shared_group && from_terminal) {
+            let target = if self.request.shared_group { command } else { Pid::from_raw(-command.as_raw()) };
+            // A command that has ended meanwhile needs none.
+            let _ = kill(target, signal);
+        }
+        match signal {
+            Signal::SIGINT if self.twice() => self.kill(128 + Signal::SIGINT as u8),
+            Signal::SIGTERM => {
+                self.deadline = Some((Instant::now() + GRACE, Deadline::Grace));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn twice(&mut self) -> bool {
+        let before = self.interrupted.replace(Instant::now());
+        before.is_some_and(|before| before.elapsed() < TWICE)
+    }
+
+    fn late(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        self.deadline = None;
+        match (deadline, self.state) {
+            (Deadline::Join, state) => Err(self.not_joined(state)),
+            (Deadline::Command, State::Running(command)) => {
+                self.code = Some(TIMED_OUT);
+                // See above.
+                let _ = kill(command, Signal::SIGTERM);
+                self.deadline = Some((Instant::now() + GRACE, Deadline::Grace));
+                Ok(())
+            }
+            (Deadline::Command | Deadline::Grace, _) => self.kill(self.code.unwrap_or(128 + Signal::SIGKILL as u8)),
+        }
+    }
+
+    fn not_joined(&self, state: State) -> Failure {
+        let limit = self.request.join_timeout;
+        match (&self.request.wait_for, state) {
+            (Some(target), State::Starting) => {
+                Failure::TimedOut { what: format!("{target} did not answer"), limit, reason: None }
+            }
+            _ => {
+                let reason = self.document.reason.clone().map(Box::new);
+                Failure::TimedOut { what: "the node was not on the tailnet".to_owned(), limit, reason }
+            }
+        }
+    }
+
+    fn kill(&mut self, code: u8) -> Result<(), Failure> {
+        self.code = Some(code);
+        self.order(Order::Kill)
+    }
+
+    fn order(&self, order: Order) -> Result<(), Failure> {
+        self.orders.send(order).map_err(Failure::own("tell the sandbox what to do"))
+    }
+}
+
+async fn until(deadline: Option<(Instant, Deadline)>) -> Deadline {
+    match deadline {
+        Some((at, deadline)) => {
+            tokio::time::sleep_until(at).await;
+            deadline
+        }
+        None => std::future::pending().await,
+    }
+}

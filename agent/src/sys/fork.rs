@@ -1,0 +1,93 @@
+//! Processes made by fork, also in namespaces of their own.
+#![expect(
+    unsafe_code,
+    reason = "fork and clone have no safe wrapper: what may follow in the child depends on the threads of the parent"
+)]
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+use nix::unistd::{ForkResult, Pid};
+
+/// Why no process could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// Another thread could hold a lock, of the allocator for one, that nobody would ever release in the child.
+    #[error("the process has {threads} threads, and must have one")]
+    Threads {
+        /// How many.
+        threads: usize,
+    },
+    /// The kernel refuses.
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+}
+
+impl From<ForkError> for io::Error {
+    fn from(error: ForkError) -> Self {
+        match error {
+            ForkError::Kernel(error) => error,
+            ForkError::Threads { .. } => Self::other(error),
+        }
+    }
+}
+
+/// Makes a child in new `namespaces` that goes on from here: `None` is the answer that the child gets (clone(2)).
+///
+/// # Errors
+/// When this process has other threads, and when the kernel refuses: ENOSPC at a limit of namespaces, EPERM where they are forbidden.
+pub fn into(namespaces: CloneFlags) -> Result<Option<Pid>, ForkError> {
+    alone()?;
+    let flags = libc::c_long::from(namespaces.bits() | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with no stack this is fork(2) with namespaces; every argument after the flags is null, so that their order,
+    // which differs between architectures, does not matter. The process has one thread, so that the child has every lock's owner.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).map_err(io::Error::from)?;
+    Ok((pid != 0).then(|| Pid::from_raw(pid as libc::pid_t)))
+}
+
+/// Makes a child that runs `then` and nothing else: when that returns, the child ends with its answer.
+///
+/// # Errors
+/// As [`into`].
+pub fn run(then: impl FnOnce() -> u8) -> Result<Pid, ForkError> {
+    alone()?;
+    // SAFETY: the process has one thread, so that the child has every lock's owner.
+    match unsafe { nix::unistd::fork() }.map_err(io::Error::from)? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => end(then()),
+    }
+}
+
+/// Ends this process at once: nothing that it shares with its parent, such as a buffered line, is written a second time.
+pub fn end(status: u8) -> ! {
+    // SAFETY: _exit touches no memory of this process.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// Has every descriptor from `first` on closed in the program that this process becomes (close_range(2)); a kernel before 5.11 cannot.
+pub fn keep_descriptors_below(first: u32) -> io::Result<()> {
+    keep(first, u32::MAX)
+}
+
+/// The same for one descriptor.
+pub fn keep_descriptor(number: u32) -> io::Result<()> {
+    keep(number, number)
+}
+
+fn keep(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the flag only marks descriptors; none is closed in this process.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    match Errno::result(marked) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn alone() -> Result<(), ForkError> {
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) | Err(_) => Ok(()),
+        Ok(threads) => Err(ForkError::Threads { threads }),
+    }
+}

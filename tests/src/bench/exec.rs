@@ -1,0 +1,190 @@
+//! One command on a node of its own: how soon it runs, how soon after its end everything is gone, and what its traffic loses.
+//!
+//! The peer is what a CI job does by hand: the same token, exchange and key by curl, then pasta, tailscaled, `tailscale up` and the command.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::online::{CLIENT, LIMIT, TAGS, provision};
+use super::sheet::Sheet;
+use crate::machine::Machine;
+use crate::platform::keys::KeyRequest;
+use crate::scene::Scene;
+
+/// How long keys live that are made beforehand: longer than any one run.
+const KEY_LIFETIME: Duration = Duration::from_secs(3600);
+/// What the command does: says that it runs, and waits to be let go.
+const COMMAND: &str = "echo . > /run/bench/running; read line < /run/bench/go";
+/// Of the script's time, to the command's start and from its end.
+const START_MAX: f64 = 0.60;
+const END_MAX: f64 = 0.25;
+
+/// Who runs the command.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Exec,
+    Script,
+}
+
+const WAYS: [Way; 2] = [Way::Exec, Way::Script];
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Script => "script",
+        }
+    }
+
+    fn series(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Exec => ("start, exec", "end, exec"),
+            Self::Script => ("start, script", "end, script"),
+        }
+    }
+}
+
+/// Measures both ways, interleaved; the first round, which fills the page cache, does not count.
+///
+/// # Errors
+/// When a machine cannot be made or the command does not run.
+pub async fn measure(scene: &Scene, runs: usize) -> Result<Sheet> {
+    let mut sheet = Sheet::new("exec", "s");
+    for round in 0..=runs {
+        for turn in 0..WAYS.len() {
+            let way = WAYS[(round + turn) % WAYS.len()];
+            let name = format!("{}-{round}", way.name());
+            let (start, end) = run(scene, way, &name).await.with_context(|| format!("failed to measure {name}"))?;
+            eprintln!("{name}: {:.3} s to start, {:.3} s to end", start.as_secs_f64(), end.as_secs_f64());
+            if round > 0 {
+                let (starts, ends) = way.series();
+                sheet.add(starts, start.as_secs_f64());
+                sheet.add(ends, end.as_secs_f64());
+            }
+        }
+    }
+    for (phase, limit) in [("start", START_MAX), ("end", END_MAX)] {
+        let (name, ratio) = sheet.ratio(&format!("{phase}, exec"), &format!("{phase}, script"));
+        sheet.budget(name, ratio, limit);
+    }
+    sheet.note("start: from the first process to the command's first word, with token, exchange and mint on both sides; end: from the command's end to exit");
+    sheet.note(
+        "the API has a key ready for both, as a real one does not need 75-150 ms of this machine's bcrypt for it",
+    );
+    Ok(sheet)
+}
+
+async fn run(scene: &Scene, way: Way, name: &str) -> Result<(Duration, Duration)> {
+    let machine = scene.machine(name)?;
+    let instance = provision(scene, &machine);
+    let tags = TAGS[..1].iter().map(|&tag| tag.to_owned()).collect();
+    let request = KeyRequest { subject: String::new(), tags, ephemeral: true, reusable: false, lifetime: KEY_LIFETIME };
+    scene.platform.minter.prepare(&request, 1).await?;
+    let gates = Gates::make(&machine)?;
+    let process = machine.spawn(command(scene, way, &machine)?)?;
+    let running = tokio::time::timeout(LIMIT, gates.running()).await;
+    let running = running.map_err(anyhow::Error::from).and_then(|running| running);
+    let running = running.with_context(|| process.log().unwrap_or_default())?;
+    let ended = gates.let_go().await?;
+    let status = process.wait().await?;
+    let gone = Instant::now();
+    ensure!(status.success(), "{name} ended with {status}: {}", process.log()?);
+    drop(machine);
+    scene.platform.instances.remove(&instance);
+    for node in scene.platform.nodes().await? {
+        scene.platform.headscale.api.delete_node(&node.id).await?;
+    }
+    Ok((running - process.started(), gone - ended))
+}
+
+/// Two pipes with names, between the bench and the command.
+struct Gates {
+    running: PathBuf,
+    go: PathBuf,
+}
+
+impl Gates {
+    fn make(machine: &Machine) -> Result<Self> {
+        let directory = machine.root().path("/run/bench");
+        fs::create_dir_all(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
+        let gates = Self { running: directory.join("running"), go: directory.join("go") };
+        for gate in [&gates.running, &gates.go] {
+            mkfifo(gate, Mode::from_bits_truncate(0o666))?;
+            // mkfifo heeds the umask.
+            fs::set_permissions(gate, fs::Permissions::from_mode(0o666))?;
+        }
+        Ok(gates)
+    }
+
+    /// When the command said its first word.
+    async fn running(&self) -> Result<Instant> {
+        let gate = self.running.clone();
+        let heard = tokio::task::spawn_blocking(move || {
+            fs::File::open(gate)?.read_exact(&mut [0])?;
+            std::io::Result::Ok(Instant::now())
+        });
+        Ok(heard.await??)
+    }
+
+    /// Lets the command end; when that was.
+    async fn let_go(&self) -> Result<Instant> {
+        let gate = self.go.clone();
+        let told = tokio::task::spawn_blocking(move || {
+            let mut gate = fs::File::options().write(true).open(gate)?;
+            let now = Instant::now();
+            gate.write_all(b"go\n")?;
+            std::io::Result::Ok(now)
+        });
+        Ok(told.await??)
+    }
+}
+
+fn command(scene: &Scene, way: Way, machine: &Machine) -> Result<Command> {
+    match way {
+        Way::Exec => {
+            let mut command = machine.ordinary("devbox-agent");
+            command.args(["exec", "--quiet", "--", "sh", "-c", COMMAND]);
+            Ok(command)
+        }
+        Way::Script => {
+            machine.root().write("/run/script", script(scene))?;
+            let mut command = machine.ordinary("sh");
+            command.arg("/run/script");
+            Ok(command)
+        }
+    }
+}
+
+/// What a CI job does by hand, without waiting where it need not.
+fn script(scene: &Scene) -> String {
+    let (metadata, api, control) =
+        (scene.platform.metadata_url(), scene.platform.api_url(), scene.platform.control_url());
+    let tag = TAGS[0];
+    format!(
+        r#"set -e
+value() {{ sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }}
+jwt=$(curl -sf -H 'Metadata-Flavor: Devbox' "{metadata}/devbox/v1/token?audience=api.tailscale.com/{CLIENT}" | value token)
+access=$(curl -sf -d client_id={CLIENT} -d jwt="$jwt" {api}/api/v2/oauth/token-exchange | value access_token)
+key=$(curl -sf -H "Authorization: Bearer $access" -H 'Content-Type: application/json' -d '{{"capabilities":{{"devices":{{"create":{{"reusable":false,"ephemeral":true,"preauthorized":true,"tags":["{tag}"]}}}}}},"expirySeconds":300}}' {api}/api/v2/tailnet/-/keys | value key)
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export key dir HOME="$dir"
+pasta --config-net -q -- sh -c '
+tailscaled --tun=tailscale0 --state=mem: --statedir="$dir" --socket="$dir/s" >"$dir/log" 2>&1 &
+until [ -S "$dir/s" ]; do sleep 0.01; done
+tailscale --socket="$dir/s" up --auth-key="$key" --login-server={control}
+{COMMAND}
+kill $!
+wait'
+"#
+    )
+}

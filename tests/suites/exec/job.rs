@@ -1,0 +1,231 @@
+//! A job's machine, and what an ordinary user runs on it with `exec`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use devbox_lab::devbox::{Devbox, Said};
+use devbox_lab::machine::sandbox::exit_code;
+use devbox_lab::machine::{Machine, Process, eventually};
+use devbox_lab::scene::Scene;
+use devbox_lab::witness::{Left, TOKENS};
+use nix::unistd::Pid;
+
+use crate::tree;
+
+/// The uid and gid of the user, without a single capability in the machine.
+pub const USER: &str = "1000";
+/// The routes that one join takes one request each of.
+pub const TOKEN: &str = "GET /devbox/v1/token";
+pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
+pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
+/// How long what belongs to a run may outlive it; 60 ms when the machine is idle.
+pub const GONE: Duration = Duration::from_millis(500);
+/// Far more than a run takes to get anywhere.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Where a story puts files of its own.
+pub const OWN: &str = "/var/lib/story";
+/// Folders of a machine that are its own.
+const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
+
+/// A runner of the platform's; the agent is installed on it and does not run.
+pub struct Job<'a> {
+    runner: Devbox<'a>,
+    before: Traces,
+}
+
+impl<'a> Deref for Job<'a> {
+    type Target = Devbox<'a>;
+
+    fn deref(&self) -> &Devbox<'a> {
+        &self.runner
+    }
+}
+
+impl<'a> Job<'a> {
+    /// Makes the machine `name`, whose nodes are to be `tag:ci`.
+    pub async fn new(scene: &'a Scene, name: &str) -> Result<Self> {
+        let runner = Devbox::runner(scene, name)?;
+        let users = format!("root:x:0:0::/root:/bin/sh\nci:x:{USER}:{USER}::/run/home:/bin/sh\n");
+        runner.machine.root().write("/etc/passwd", users)?;
+        let before = Traces::of(&runner.machine).await?;
+        Ok(Self { runner, before })
+    }
+
+    /// Writes a file of the story's, and returns its path on the machine.
+    pub fn write(&self, name: &str, contents: &str) -> Result<String> {
+        let path = format!("{OWN}/{name}");
+        self.machine.root().write(&path, contents).with_context(|| format!("failed to write {path}"))?;
+        Ok(path)
+    }
+
+    /// A program, run by the user.
+    pub fn command(&self, program: &str) -> Command {
+        command(&self.machine, program)
+    }
+
+    /// `devbox-agent exec` with options, run by the user; what it is to run follows.
+    pub fn exec(&self, options: &[&str], command: &[&str]) -> Command {
+        let mut exec = self.command("devbox-agent");
+        exec.arg("exec").args(options).arg("--").args(command);
+        exec
+    }
+
+    /// Runs a command on a node of its own, to its end.
+    pub async fn run(&self, options: &[&str], command: &[&str]) -> Result<Said> {
+        self.say(self.exec(options, command)).await
+    }
+
+    /// The same for a shell's script, which must end with `code`; returns what it printed.
+    pub async fn script(&self, options: &[&str], script: &str, code: u8) -> Result<String> {
+        let said = self.run(options, &["bash", "-c", script]).await?;
+        ensure!(said.code == code && said.talk.is_empty(), "{script}: not {code} without a word, but {said:?}");
+        Ok(said.answer)
+    }
+
+    /// Runs what fails within exec itself; returns its line, which must have these words.
+    pub async fn fails(&self, options: &[&str], words: &[&str]) -> Result<String> {
+        told(&self.run(options, &["echo", "it runs"]).await?, 125, words)
+    }
+
+    /// The same in namespaces of the user's own, in which the user is root and a shell's script has done something first.
+    pub async fn fails_after(&self, script: &str, options: &[&str], words: &[&str]) -> Result<String> {
+        let mut root = self.machine.command("unshare");
+        let script = format!("set -e; {script}; exec \"$@\"");
+        root.args([
+            "--map-root-user",
+            "--mount",
+            "--",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+            &program(&self.machine, "devbox-agent"),
+            "exec",
+        ]);
+        root.args(options).args(["--", "echo", "it runs"]);
+        told(&self.say(root).await?, 125, words)
+    }
+
+    /// Runs a program of the user's to its end.
+    pub async fn say(&self, command: Command) -> Result<Said> {
+        let Output { status, stdout, stderr } = self.machine.exec(command).await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Said { code: exit_code(status), answer: text(stdout), talk: text(stderr) })
+    }
+
+    /// Starts a shell's script on a node of its own, and waits until it has printed `ready`.
+    pub async fn start(&self, options: &[&str], script: &str) -> Result<Process> {
+        let process = self.machine.spawn(self.exec(options, &["bash", "-c", script]))?;
+        says(&process, "ready").await?;
+        Ok(process)
+    }
+
+    /// The nodes of this machine's runs, which must soon be as many as given.
+    pub async fn until_nodes(&self, count: usize) -> Result<()> {
+        let look = || async { Ok((self.nodes().await?.len() == count).then_some(())) };
+        eventually(&format!("{count} nodes"), LIMIT, look).await
+    }
+
+    /// Checks that nothing of any run is left on the machine, after at most [`GONE`].
+    pub async fn is_clean(&self) -> Result<()> {
+        let look = || async { Ok((self.machine.processes()?.is_empty() && tree::nested()?.is_empty()).then_some(())) };
+        eventually("the end of every process", GONE, look).await.with_context(|| self.living())?;
+        let after = Traces::of(&self.machine).await?;
+        let left: Vec<_> = after.0.difference(&self.before.0).collect();
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        Ok(())
+    }
+
+    fn living(&self) -> String {
+        let line = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let all = [self.machine.processes().unwrap_or_default(), tree::nested().unwrap_or_default()].concat();
+        let processes: BTreeSet<Pid> = all.into_iter().collect();
+        format!("{:?}", processes.into_iter().map(|pid| format!("{pid}: {}", line(pid))).collect::<Vec<_>>())
+    }
+
+    /// Ends the story: nothing is left of any run, and no node.
+    pub async fn close(self) -> Result<()> {
+        self.close_with(Left::Nothing).await
+    }
+
+    /// The same with a node that nobody could log out.
+    pub async fn close_with(self, left: Left) -> Result<()> {
+        self.is_clean().await?;
+        let reports = self.scene.platform.reports.all(&self.id).len();
+        ensure!(reports == 0, "a run made {reports} reports of a machine that it is not");
+        self.runner.close(left).await
+    }
+}
+
+/// A program that a user of the machine runs: as in a login, and with power over nothing of the machine.
+pub fn command(machine: &Machine, name: &str) -> Command {
+    let mut user = machine.command("unshare");
+    user.args(["--map-user", USER, "--map-group", USER, "--"]);
+    user.arg(program(machine, name));
+    user
+}
+
+/// The path of a program, for a shell.
+pub fn program(machine: &Machine, name: &str) -> String {
+    machine.command(name).get_program().to_string_lossy().into_owned()
+}
+
+/// Checks a failure: its code, and that it is one line with all these words; returns that line.
+pub fn told(said: &Said, code: u8, words: &[&str]) -> Result<String> {
+    let one = said.talk.lines().count() == 1 && said.answer.is_empty();
+    let all = words.iter().all(|word| said.talk.contains(word));
+    ensure!(said.code == code && one && all, "not {code} with one line of {words:?}, but {said:?}");
+    Ok(said.talk.clone())
+}
+
+/// Waits until a process has written words to its log.
+pub async fn says(process: &Process, words: &str) -> Result<()> {
+    let look = || async {
+        let log = process.log()?;
+        ensure!(log.contains(words) || process.exit_status().is_none(), "it ended without {words:?}: {log}");
+        Ok(log.contains(words).then_some(()))
+    };
+    eventually(words, LIMIT, look).await.with_context(|| process.log().unwrap_or_default())
+}
+
+/// Waits for the end of a process, and returns its exit code.
+pub async fn code_of(process: &Process) -> Result<u8> {
+    let ended = tokio::time::timeout(LIMIT, process.wait()).await;
+    Ok(exit_code(ended.with_context(|| format!("it goes on: {}", process.log().unwrap_or_default()))??))
+}
+
+/// What a run could leave on a machine besides processes: mounts, which also keep namespaces, and files.
+struct Traces(BTreeSet<String>);
+
+impl Traces {
+    async fn of(machine: &Machine) -> Result<Self> {
+        let mut mounts = machine.command("cat");
+        mounts.arg("/proc/self/mountinfo");
+        let mounts = String::from_utf8(machine.exec(mounts).await?.stdout)?;
+        let mut traces: BTreeSet<String> = mounts.lines().map(str::to_owned).collect();
+        for folder in FOLDERS {
+            list(&machine.root().path(folder), &mut traces)?;
+        }
+        Ok(Self(traces))
+    }
+}
+
+fn list(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
+        let entry = entry?;
+        let path = entry.path();
+        if [OWN, TOKENS].iter().any(|own| path.ends_with(own.trim_start_matches('/'))) {
+            continue;
+        }
+        into.insert(path.display().to_string());
+        if entry.file_type()?.is_dir() {
+            list(&entry.path(), into)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! `devbox-agent exec` with real parts: what an ordinary user's commands reach and cannot reach, what they do not notice, and what is left of
+//! them.
+
+mod job;
+mod peer;
+mod public;
+mod terminal;
+mod tree;
+
+mod commands;
+mod death;
+mod denied;
+mod many;
+mod preflight;
+mod reach;
+mod secrets;
+mod signals;
+mod terminals;
+mod walls;

@@ -1,0 +1,119 @@
+//! Where the credential of a run is: in the session's memory, and nowhere that its command could look.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use devbox_lab::canary::Search;
+use devbox_lab::devbox::{CLIENT, give_token};
+use devbox_lab::machine::story;
+use devbox_lab::platform::ledger::SecretKind;
+use devbox_lab::scene::Scene;
+use nix::sys::signal::Signal;
+
+use crate::job::{Job, program, says};
+use crate::tree::Tree;
+
+/// Prints everything that a process can read of itself and of others.
+const LOOKS: &str = "env; cat /proc/[0-9]*/{cmdline,environ,maps} 2>/dev/null | tr '\\0' '\\n'; \
+    for fd in /proc/self/fd/*; do [ -f \"$fd\" ] && cat \"$fd\"; done; \
+    grep -rs . /run /etc /proc/self/mountinfo; echo; echo ready; exec sleep 1000";
+
+/// What the ledger knows to be secret by now.
+fn search(scene: &Scene) -> Search {
+    Search::new(scene.platform.ledger.secrets())
+}
+
+#[test]
+fn a_command_sees_no_credential_anywhere() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.start(&[], LOOKS).await?;
+        let tree = Tree::of(run.pid()).await?;
+        let mut search = search(&scene);
+        for kind in [SecretKind::Jwt, SecretKind::AccessToken, SecretKind::AuthKey] {
+            ensure!(search.has(kind), "nobody was given a {kind:?}");
+        }
+        search.text(Path::new("what the command printed"), &run.log()?);
+        search.processes_of(&tree.all())?;
+        let root = format!("/proc/{}/root", tree.part("command")?);
+        for folder in ["run", "etc", "var/lib"] {
+            search.folder(&Path::new(&root).join(folder))?;
+        }
+        ensure!(search.leaks().is_empty(), "{:?}", search.leaks());
+        ensure!(run.log()?.contains("/etc/resolv.conf"), "the command did not look");
+
+        // Another process of the same user cannot read the memory that has it.
+        for file in ["environ", "maps", "mem"] {
+            let mut reads = job.command("cat");
+            reads.arg(format!("/proc/{}/{file}", run.pid()));
+            let said = job.say(reads).await?;
+            ensure!(said.code != 0 && said.talk.contains("Permission denied"), "{file} of the session: {}", said.talk);
+        }
+        run.signal(Signal::SIGTERM)?;
+        run.wait().await?;
+        job.close().await
+    });
+}
+
+#[test]
+fn a_token_that_was_given_is_kept_from_the_command() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let token = scene.platform.issuer.issue(&job.subject(), &format!("api.tailscale.com/{CLIENT}"))?;
+        give_token(&job, "jwt", &token.jwt)?;
+        let script = job.write("looks", LOOKS)?;
+        let agent = program(&job.machine, "devbox-agent");
+        let options = format!("--client-id {CLIENT} --tag tag:ci --token env:CI_TOKEN");
+        let mut shell = job.command("bash");
+        // No command line holds it, and what the shell has in its own memory goes with its exec.
+        let line = format!(
+            "CI_TOKEN=$(cat /run/workload/jwt); rm -r /run/workload; export CI_TOKEN; exec {agent} exec {options} -- bash {script}"
+        );
+        shell.args(["-c", &line]);
+        let run = job.machine.spawn(shell)?;
+        says(&run, "ready").await?;
+        let tree = Tree::of(run.pid()).await?;
+        let mut search = search(&scene);
+        ensure!(search.has(SecretKind::Jwt), "there was no token");
+        search.text(Path::new("what the command printed"), &run.log()?);
+        for part in ["pasta", "tailscaled", "command"] {
+            search.processes_of(&[tree.part(part)?])?;
+        }
+        for pid in tree.all() {
+            search.text(
+                Path::new("a command line"),
+                &String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline"))?),
+            );
+        }
+        ensure!(search.leaks().is_empty(), "{:?}", search.leaks());
+        run.signal(Signal::SIGTERM)?;
+        run.wait().await?;
+        job.close().await
+    });
+}
+
+#[test]
+fn a_key_in_an_open_file_is_kept_from_the_command() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let key = scene.platform.tagged_key(&["tag:ci"], true).await?;
+        give_token(&job, "key", &key)?;
+        let agent = program(&job.machine, "devbox-agent");
+        let line = format!(
+            "exec {agent} exec --auth-key 7 -- bash -c '[ -e /proc/self/fd/7 ] && cat <&7; echo over' 7</run/workload/key"
+        );
+        let mut shell = job.command("bash");
+        shell.args(["-c", &line]);
+        let said = job.say(shell).await?;
+        ensure!(
+            said.code == 0 && said.answer == "over\n" && said.talk.is_empty(),
+            "the command has its key: {}",
+            said.code
+        );
+        job.close().await
+    });
+}

@@ -1,0 +1,91 @@
+//! Signals that a command gets, and what it does with them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use devbox_lab::machine::{Process, eventually, story};
+use devbox_lab::scene::Scene;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::job::{Job, LIMIT, code_of};
+use crate::tree::{Tree, state};
+
+/// A command that does `on` at a signal, and nothing else.
+fn waits(signal: &str, on: &str) -> String {
+    format!("trap '{on}' {signal}; echo ready; while :; do sleep 0.05; done")
+}
+
+#[test]
+fn a_signal_to_exec_is_the_commands() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+            let name = signal.as_str().trim_start_matches("SIG");
+            let run = job.start(&[], &waits(name, &format!("echo got {name}; exit 9"))).await?;
+            run.signal(signal)?;
+            ensure!(code_of(&run).await? == 9 && run.log()?.contains(&format!("got {name}")), "{}", run.log()?);
+        }
+        let run = job.start(&[], "echo ready; exec sleep 1000").await?;
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 143, "death by the signal");
+        job.close().await
+    });
+}
+
+#[test]
+fn a_command_that_ignores_its_end_is_killed_and_its_node_removed() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.start(&[], &waits("TERM", "")).await?;
+        let asked = Instant::now();
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 137);
+        let took = asked.elapsed();
+        ensure!(took >= Duration::from_secs(10), "it had only {took:?} to end by itself");
+        job.close().await
+    });
+}
+
+#[test]
+fn a_signal_before_the_command_begins_ends_the_run() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        // Nobody has this name, so that the command never begins.
+        let run = job.machine.spawn(job.exec(&["--wait-for", "nobody"], &["echo", "it runs"]))?;
+        job.until_nodes(1).await?;
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 143);
+        let log = run.log()?;
+        ensure!(log.lines().count() == 1 && log.contains("SIGTERM"), "it says {log:?}");
+        job.close().await
+    });
+}
+
+async fn until_stopped(run: &Process, command: Pid, stopped: bool) -> Result<()> {
+    let both = || [run.pid(), command].iter().all(|pid| (state(*pid) == Some('T')) == stopped);
+    let what = if stopped { "exec and its command stop" } else { "exec and its command go on" };
+    eventually(what, LIMIT, || async { Ok(both().then_some(())) }).await
+}
+
+#[test]
+fn a_stop_stops_both_and_a_continuation_continues_both() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.start(&[], "echo ready; exec sleep 1000").await?;
+        let command = Tree::of(run.pid()).await?.part("command")?;
+        for _ in 0..2 {
+            run.signal(Signal::SIGTSTP)?;
+            until_stopped(&run, command, true).await?;
+            run.signal(Signal::SIGCONT)?;
+            until_stopped(&run, command, false).await?;
+        }
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 143);
+        job.close().await
+    });
+}
