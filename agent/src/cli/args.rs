@@ -80,11 +80,10 @@ pub fn dispatch(cli: Cli) -> u8 {
 fn execute(cli: Cli) -> u8 {
     let mut sources = cli.sources();
     let Command::Exec(args) = cli.command else { return ExitCode::Usage.number() };
-    args.override_in(&mut sources);
-    match crate::config::load(&sources) {
+    match exec::configure(&args, &mut sources) {
         Ok(loaded) => exec::run(*args, loaded),
-        Err(errors) => {
-            eprintln!("devbox-agent exec: the configuration is wrong\n{errors}");
+        Err(error) => {
+            eprintln!("devbox-agent exec: {error}");
             exec::FAILED
         }
     }

@@ -13,10 +13,13 @@ use super::run::{federation, provider, token_variable};
 use super::wait_online::duration;
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
+use crate::config::settings::ProviderKind;
 use crate::config::settings::{ProviderSettings, SecretFile, TokenSource};
-use crate::config::{Loaded, Origin, Sources};
+use crate::config::{ConfigErrors, Loaded, Origin, Sources};
 use crate::exec::{self, GivenKey, Request, Services, Target};
+use crate::metadata::detect::{DetectError, Surroundings, detect};
 use crate::metadata::hostname::sanitise;
+use crate::socket::socket_path;
 
 /// What exec itself fails with.
 pub(super) use crate::exec::FAILED;
@@ -48,10 +51,10 @@ pub struct Args {
     /// The federated credential's client id
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Where the workload token comes from, as [metadata] provider
+    /// Where the workload token comes from, as [metadata] provider [default: that, or what the job or the machine shows by itself]
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
-    /// Take the workload token from here, as [metadata] token: /path, env:NAME or credential:NAME
+    /// Take the workload token from here, as [metadata] token: /path, env:NAME, fd:N or credential:NAME
     #[arg(long, value_name = "SOURCE", conflicts_with = "provider")]
     token: Option<String>,
     /// As a last resort, join with the auth key in this file or open descriptor instead of trading a token for one
@@ -112,7 +115,7 @@ fn descriptor(file: &Path) -> Option<RawFd> {
 
 impl Args {
     /// The command line as configuration: it wins over files.
-    pub fn override_in(&self, sources: &mut Sources) {
+    fn override_in(&self, sources: &mut Sources) {
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut set = |key: Key, value: String| sources.overrides.push(format!("{}={value}", key.name()));
         // A node of one run, driven by nobody else.
@@ -134,6 +137,50 @@ impl Args {
         }
     }
 }
+
+/// Why exec is not configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// Something is wrong with what files or the command line say.
+    #[error("the configuration is wrong\n{0}")]
+    Invalid(#[from] ConfigErrors),
+    /// Nobody said where the token comes from, and several answers are as good.
+    #[error("{0}: --provider, or [metadata] provider")]
+    Provider(#[from] DetectError),
+}
+
+/// Reads configuration. Where nobody said where the token comes from, the job or the machine says it itself.
+///
+/// # Errors
+/// When something is wrong, or several providers may be meant.
+pub fn configure(args: &Args, sources: &mut Sources) -> Result<Loaded, ConfigureError> {
+    args.override_in(sources);
+    let loaded = crate::config::load(sources)?;
+    if args.auth_key.is_some() || loaded.origins.origin(Key::MetadataProvider) != Origin::Default {
+        return Ok(loaded);
+    }
+    let found = match detect(&HERE) {
+        Ok(found) => found,
+        Err(DetectError::Nothing) => return Ok(loaded),
+        Err(error) => return Err(error.into()),
+    };
+    // Where an agent runs, its provider is the machine's; a job's own comes before it.
+    let of_the_machine = matches!(found.provider, ProviderKind::Gce | ProviderKind::Azure);
+    if of_the_machine && socket_path(&loaded.settings.paths.runtime).exists() {
+        return Ok(loaded);
+    }
+    if !args.quiet {
+        eprintln!("devbox-agent exec: the token comes from {found}");
+    }
+    sources.overrides.push(format!("{}={}", Key::MetadataProvider.name(), found.provider.as_str()));
+    Ok(crate::config::load(sources)?)
+}
+
+const HERE: Surroundings<'static> = Surroundings {
+    variable: &|name| std::env::var_os(name),
+    exists: &|path| path.exists(),
+    text: &|path| std::fs::read_to_string(path).ok(),
+};
 
 /// Different for each run: two nodes of one name would be renamed by the control server.
 fn default_name() -> String {

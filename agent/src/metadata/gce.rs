@@ -221,10 +221,5 @@ impl Reasoned for GceError {
     }
 }
 
-/// Its refusals are pages for people; the status says what is to be known.
-pub fn refusal(_: &[u8]) -> Option<(String, String)> {
-    None
-}
-
 #[cfg(test)]
 mod tests;

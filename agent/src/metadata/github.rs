@@ -107,11 +107,6 @@ struct Body {
     value: String,
 }
 
-/// Its refusals have no form that could be relied on; they are quoted as they are.
-pub fn refusal(_: &[u8]) -> Option<(String, String)> {
-    None
-}
-
 /// What a job does not give.
 #[derive(Debug, thiserror::Error)]
 pub enum GithubError {

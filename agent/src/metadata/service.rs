@@ -17,7 +17,7 @@ use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, 
 use crate::secret::Secret;
 
 /// For a service on the internet; what is on the machine's own link has the shorter ones of [`Deadlines::default`].
-pub const REMOTE: Deadlines =
+const REMOTE: Deadlines =
     Deadlines { connect: Duration::from_secs(10), head: Duration::from_secs(10), body: Duration::from_secs(10) };
 
 /// How much of an address is shown, in characters: GitHub's has two ids in its path.
@@ -103,16 +103,16 @@ pub type Reader = fn(&[u8]) -> Option<(String, String)>;
 pub struct Service {
     client: reqwest::Client,
     deadlines: Deadlines,
-    reader: Reader,
+    reader: Option<Reader>,
     clock: Arc<dyn Clock>,
 }
 
 impl Service {
-    /// Prepares requests to services on the internet, whose refusals `reader` understands; nothing is sent yet.
+    /// Prepares requests to services on the internet; nothing is sent yet. Refusals that `reader` does not understand are quoted as they are.
     ///
     /// # Errors
     /// When the HTTP client cannot be made, which includes loading the system's certificates.
-    pub fn remote(reader: Reader, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
+    pub fn remote(reader: Option<Reader>, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
         let transport = Transport { connect: REMOTE.connect, proxy: None, socket: None, tls: true, keep_alive: false };
         Ok(Self { client: http::client(&transport)?, deadlines: REMOTE, reader, clock })
     }
@@ -121,7 +121,7 @@ impl Service {
     ///
     /// # Errors
     /// When the HTTP client cannot be made.
-    pub fn local(endpoint: &Endpoint, reader: Reader, clock: Arc<dyn Clock>) -> Result<(Self, Url), HttpError> {
+    pub fn local(endpoint: &Endpoint, reader: Option<Reader>, clock: Arc<dyn Clock>) -> Result<(Self, Url), HttpError> {
         let (base, socket) = endpoint.parts();
         let (deadlines, tls) = (Deadlines::default(), base.scheme() == "https");
         let transport = Transport { connect: deadlines.connect, proxy: None, socket, tls, keep_alive: false };
@@ -163,7 +163,7 @@ impl Service {
 
     fn refused(&self, place: String, answer: &Answer, redactor: &Redactor) -> ServiceError {
         let status = answer.status;
-        let said = (self.reader)(&answer.body);
+        let said = self.reader.and_then(|reader| reader(&answer.body));
         let words = match &said {
             Some((code, message)) => format!("{}: {}", status.as_u16(), redactor.quote(&format!("{code}: {message}"))),
             None => answer.words(redactor),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -10,13 +11,29 @@ use nix::libc;
 /// The first number that is not standard input, output or error.
 pub const FIRST: RawFd = 3;
 
+/// What [`keep`] has taken: from then on it looks like one of our own.
+static KEPT: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
 /// Keeps the descriptor `number` from every program that is executed from now on.
 ///
+/// What comes through an exec is not closed by one, while everything that this program opens itself is. So a number that is taken, and closed on
+/// exec, is something of ours that nobody meant.
+///
 /// # Errors
-/// When there is no such descriptor.
+/// When nobody left such a descriptor open.
 pub fn keep(number: RawFd) -> io::Result<()> {
-    // SAFETY: F_SETFD touches no memory of this process, and a number that is not open is an error.
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.contains(&number) {
+        return Ok(());
+    }
+    // SAFETY: F_GETFD touches no memory of this process, and a number that is not open is an error.
+    let flags = Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: F_SETFD touches no memory of this process.
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    kept.push(number);
     Ok(())
 }
 
@@ -52,10 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_closed_on_exec() {
+    fn what_was_left_open_is_kept_and_what_is_our_own_is_not() {
         let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(keep(reader.as_raw_fd()).is_err(), "std closes on exec what it opens");
         fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-        keep(reader.as_raw_fd()).unwrap();
+        for _ in 0..2 {
+            keep(reader.as_raw_fd()).unwrap();
+        }
         assert_eq!(fcntl(&reader, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
     }
 

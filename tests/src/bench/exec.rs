@@ -165,7 +165,6 @@ fn command(scene: &Scene, way: Way, machine: &Machine) -> Result<Command> {
 }
 
 /// What a CI job does by hand, without waiting where it need not.
-
 fn script(scene: &Scene) -> String {
     let (metadata, api, control) =
         (scene.platform.metadata_url(), scene.platform.api_url(), scene.platform.control_url());

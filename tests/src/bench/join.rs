@@ -12,11 +12,8 @@ use super::observer::{Observer, accepting};
 use super::online::{LIMIT, TAGS, provision};
 use super::sheet::Sheet;
 use crate::machine::{Machine, Process};
-use crate::platform::keys::KeyRequest;
 use crate::scene::{SOCKET, Scene};
 
-/// How long keys live that are made beforehand: longer than any one run.
-const KEY_LIFETIME: Duration = Duration::from_secs(3600);
 /// Where the peers' machines keep the key.
 const KEY_FILE: &str = "/run/key";
 
@@ -135,12 +132,7 @@ async fn make_key(scene: &Scene, way: Way, machine: &Machine) -> Result<()> {
     let platform = &scene.platform;
     match way {
         Way::AgentUnprepared => {}
-        Way::Agent => {
-            let tags = TAGS[..1].iter().map(|&tag| tag.to_owned()).collect();
-            let request =
-                KeyRequest { subject: String::new(), tags, ephemeral: false, reusable: false, lifetime: KEY_LIFETIME };
-            platform.minter.prepare(&request, 1).await?;
-        }
+        Way::Agent => platform.prepare_key(&TAGS[..1]).await?,
         Way::TailscaleUp | Way::TailscaleUpNoPortmapper | Way::Containerboot => {
             let key = platform.tagged_key(&TAGS[..1], false).await?;
             machine.root().write(KEY_FILE, key).context("failed to write the key")?;

@@ -18,8 +18,8 @@ use crate::witness::Left;
 
 /// The port of the devbox's web server.
 const PORT: u16 = 8080;
-/// The units of the timeline, in the order that they become active in.
-const UNITS: [&str; 4] = [TAILSCALED, AGENT, "devbox-agent-helper.service", "multi-user.target"];
+/// The units of the timeline.
+const UNITS: [&str; 4] = ["devbox-agent-helper.service", AGENT, TAILSCALED, "multi-user.target"];
 
 /// Plays all acts; succeeds when each saw what it should.
 ///

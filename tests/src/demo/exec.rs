@@ -16,8 +16,8 @@ use crate::machine::{Lab, Machine, eventually};
 use crate::platform::github::{Job, TokenService};
 use crate::scene::Scene;
 
-/// What a repository's administrator writes into the workflow, or an image builder into the image.
-const CONFIGURATION: &str = "[metadata]\nprovider = \"github-actions\"\n[tailnet]\nclient_id = \"lab-client\"\n";
+/// What an image builder writes into the image, or a repository's administrator into the workflow. That the token is GitHub's, the job tells.
+const CONFIGURATION: &str = "[tailnet]\nclient_id = \"lab-client\"\n";
 /// What the job brings along.
 const MIGRATION: &str = "create table accounts (id int primary key, name text not null);\n\
                          insert into accounts select n, 'account ' || n from generate_series(1, 1000) n;\n";

@@ -23,7 +23,7 @@ const EXPOSURE: [(&str, u8); 2] = [("devbox-agent.service", 12), ("devbox-agent-
 const NEWER: [&str; 1] = ["ImportCredential"];
 
 /// Programs that the units start without allowing for their absence.
-const PROGRAMS: [&str; 4] = ["usr/bin/devbox-agent", "usr/bin/touch", "bin/sh", "usr/sbin/tailscaled"];
+const PROGRAMS: [&str; 3] = ["usr/bin/devbox-agent", "usr/bin/touch", "usr/sbin/tailscaled"];
 
 /// What the drop-in for tailscaled is a drop-in to.
 const TAILSCALED: &str = "[Service]\nType=notify\nExecStart=/usr/sbin/tailscaled\nRuntimeDirectory=tailscale\n";

@@ -13,6 +13,13 @@ use devbox_lab::witness::Left;
 const INSTANCE: &str = "GET /devbox/v1/instance";
 const TARGET: &str = "devbox-agent-online.target";
 
+/// What the generator says of tailscaled's memory, which is at most 512 MiB and an eighth of the machine's.
+async fn memory_limit(devbox: &Installed<'_>) -> Result<u32> {
+    let environment = devbox.machine.show(TAILSCALED, "Environment").await?;
+    let limit = environment.split(' ').find_map(|pair| pair.strip_prefix("GOMEMLIMIT=")?.strip_suffix("MiB"));
+    limit.with_context(|| format!("no limit in {environment}"))?.parse().context("the limit is a number")
+}
+
 /// The machine's static name, by hostname1.
 async fn static_name(devbox: &Installed<'_>) -> Result<String> {
     let said = devbox.machine.run("hostnamectl", &["--static"]).await?;
@@ -36,6 +43,8 @@ fn the_first_boot_joins_with_no_human() {
             assert_eq!(devbox.machine.show(unit, "ActiveState").await?, "active");
             assert_eq!(devbox.machine.show(unit, "NRestarts").await?, "0");
         }
+        let limit = memory_limit(&devbox).await?;
+        ensure!((64..=512).contains(&limit), "tailscaled is given {limit} MiB");
         ensure!(!devbox.machine.show(AGENT, "StatusText").await?.is_empty(), "systemctl status shows nothing");
         let online = document.boot.online_ms.context("it is online and does not know since when")?;
         let (agent, tailscaled) = (devbox.active_after(AGENT).await?, devbox.active_after(TAILSCALED).await?);

@@ -28,6 +28,16 @@ async fn last_stop(machine: &Installed<'_>) -> Result<Duration> {
     Ok(stopped.saturating_sub(stopping))
 }
 
+/// That at the end of the boot before this one the agent had stopped before tailscaled was told to.
+async fn left_first(machine: &Installed<'_>) -> Result<()> {
+    let told = machine.machine.journal(&["-b", "-1", "_PID=1"]).await?;
+    let last = |start: String| told.iter().rev().find(|entry| entry.message().starts_with(&start))?.at();
+    let agent = last(format!("Stopped {AGENT}")).context("the agent was stopped")?;
+    let tailscaled = last(format!("Stopping {TAILSCALED}")).context("tailscaled was to stop")?;
+    ensure!(agent <= tailscaled, "tailscaled was told to stop {:?} before the agent had", agent - tailscaled);
+    Ok(())
+}
+
 #[test]
 fn a_runners_node_goes_with_the_machine() {
     story(|lab| async move {
@@ -41,6 +51,7 @@ fn a_runners_node_goes_with_the_machine() {
 
         runner.boot().await?;
         tracing::info!(took = ?last_stop(&runner).await?, "the agent stopped at poweroff");
+        left_first(&runner).await?;
         runner.online().await?;
         ensure!(runner.node().await?.node_key != first, "it is another node");
         let second = runner.node().await?.node_key;

@@ -4,28 +4,18 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-
+use super::metadata::channel;
 use super::service::SdNotify;
 use crate::clock::Clock;
-use crate::config::settings::{Endpoint, ProviderSettings, SupervisorKind, TokenSource};
+use crate::config::settings::{ProviderSettings, SupervisorKind, TokenSource};
 use crate::config::{Settings, Sources};
 use crate::core::edges::Edges;
 use crate::federation::Federation;
 use crate::federation::api::{Api, ApiSettings, DEADLINE};
 use crate::identity::store::FileStore;
-use crate::metadata::azure::{self, Azure};
-use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
-use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
-use crate::metadata::gce::{self, Gce};
-use crate::metadata::github::{self, GithubActions};
-use crate::metadata::namespace::{self, Namespace, NamespaceSettings};
-use crate::metadata::secret_file::Environment;
-use crate::metadata::service::Service;
-use crate::metadata::{Metadata, Rules};
+use crate::metadata::Metadata;
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
-use crate::sys::descriptor;
 use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
 use crate::tailscaled::unit::UnitSupervisor;
@@ -36,9 +26,6 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The static host name, hostname(5).
 const HOSTNAME_FILE: &str = "/etc/hostname";
-
-/// machine-id(5).
-const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Everything outside, and where reports go.
 #[derive(Clone)]
@@ -136,71 +123,9 @@ type Provider = (Arc<dyn Metadata>, Option<Arc<dyn Sink>>);
 
 /// The provider, and the sink: the one that configuration names, else the devbox provider's own.
 fn metadata(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Provider> {
-    let rules = Rules::from(settings);
     // The secret is the metadata endpoint's, and nobody else's.
     let named = settings.report.endpoint.as_ref().map(|endpoint| channel(endpoint, None, clock)).transpose()?;
-    let (provider, own): (Arc<dyn Metadata>, _) = match &settings.metadata.provider {
-        ProviderSettings::Devbox { endpoint, bearer } => {
-            let bearer = bearer.clone().map(|place| Bearer { place, environment: environment() });
-            let channel = channel(endpoint, bearer, clock)?;
-            (Arc::new(Devbox::new(channel.clone(), rules)), Some(channel))
-        }
-        ProviderSettings::GithubActions { instance } => {
-            let service = Service::remote(github::refusal, clock.clone());
-            let service = service.context("failed to prepare the client of GitHub's token service")?;
-            (Arc::new(GithubActions::new(service, environment(), instance.clone(), rules)), None)
-        }
-        ProviderSettings::Namespace { integration, instance } => {
-            let service = Service::remote(namespace::refusal, clock.clone());
-            let service = service.context("failed to prepare the client of Namespace's IAM")?;
-            let settings = NamespaceSettings {
-                integration: integration.clone(),
-                instance: instance.clone(),
-                machine_id: MACHINE_ID.into(),
-                files: namespace::Files::default(),
-                rules,
-                environment: environment(),
-            };
-            (Arc::new(Namespace::new(settings, service)), None)
-        }
-        ProviderSettings::Gce { endpoint, identity } => {
-            let service = Service::local(endpoint, gce::refusal, clock.clone());
-            let service = service.context("failed to prepare the client of the metadata server")?;
-            (Arc::new(Gce::new(service, identity.clone(), rules)), None)
-        }
-        ProviderSettings::Azure { endpoint, identity, instance } => {
-            let service = Service::local(endpoint, azure::refusal, clock.clone());
-            let service = service.context("failed to prepare the client of the metadata service")?;
-            (Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules)), None)
-        }
-        ProviderSettings::File { token, instance } => {
-            if let TokenSource::Descriptor(number) = token {
-                let kept = descriptor::keep(*number);
-                kept.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
-            }
-            (Arc::new(File::new(file(token, instance, rules))), None)
-        }
-    };
+    let (provider, own) = super::metadata::provider(settings, clock)?;
     let sink = named.or(own).map(|channel| Arc::new(HttpSink::new(channel)) as Arc<dyn Sink>);
     Ok((provider, sink))
-}
-
-fn channel(endpoint: &Endpoint, bearer: Option<Bearer>, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Channel>> {
-    let channel = Channel::new(endpoint, Deadlines::default(), clock.clone());
-    Ok(Arc::new(channel.context("failed to prepare the metadata client")?.showing(bearer)))
-}
-
-fn environment() -> Environment {
-    Arc::new(|name| std::env::var_os(name))
-}
-
-fn file(token: &TokenSource, instance: &Option<String>, rules: Rules) -> FileSettings {
-    FileSettings {
-        token: token.clone(),
-        instance: instance.clone(),
-        machine_id: MACHINE_ID.into(),
-        rules,
-        environment: environment(),
-        deadline: COMMAND_DEADLINE,
-    }
 }

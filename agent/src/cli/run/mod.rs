@@ -1,6 +1,7 @@
 //! `run`: the agent itself.
 
 mod edges;
+mod metadata;
 mod service;
 mod sources;
 

@@ -6,7 +6,7 @@ use crate::core::decide::{Finding, Plan};
 use crate::core::effect::{Effect, Kind, Login};
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
-use crate::core::view::{Change, Goal, View};
+use crate::core::view::{Change, Goal, Verdict, View};
 use crate::core::world::{Pending, World};
 use crate::metadata::spec::Tailnet;
 
@@ -46,6 +46,9 @@ pub(super) fn authenticate(view: View<'_>, plan: &mut Plan) {
     let Goal::Joined(tailnet) = view.goal() else { return };
     if let (Some(Change::Reauthenticate), true) = (view.change(tailnet), view.reauth_at() > view.now.boot) {
         plan.wake(Some(view.reauth_at()));
+    }
+    if first_join(view) && unsure(view).is_none() {
+        connect(view, plan);
     }
     if !view.admitted() || !view.needs_key(tailnet) || has_key_for(view, tailnet) {
         return;
@@ -88,9 +91,7 @@ fn has_key_for(view: View<'_>, tailnet: &Tailnet) -> bool {
 /// Wants the next step of the way, from its end: what a later step has to wait for, an earlier one need not fetch yet.
 fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
     let client_id = tailnet.client_id.clone();
-    if WAY.iter().all(|kind| view.ready(*kind)) && view.fault(Kind::Connect).is_none() && !connected(view) {
-        plan.want(view, Effect::Connect);
-    }
+    connect(view, plan);
     if !view.ready(Kind::Login) {
         return plan.wake(view.world.track(Kind::Login).not_before);
     }
@@ -109,6 +110,18 @@ fn fetch_key(view: View<'_>, plan: &mut Plan, tailnet: &Tailnet) {
         return plan.wake(view.world.track(Kind::Exchange).not_before);
     }
     plan.want(view, Effect::Token { client_id });
+}
+
+/// Whether this will most likely be a node's first login: nothing was ever recorded of one, and whether tailscaled has a node is being looked up.
+fn first_join(view: View<'_>) -> bool {
+    view.verdict() == Verdict::Unknown && view.world.record.instance_id.is_none()
+}
+
+/// Opens the connection to the API before there is anything to ask over it; after a failure, it is opened by the request itself.
+fn connect(view: View<'_>, plan: &mut Plan) {
+    if WAY.iter().all(|kind| view.ready(*kind)) && view.fault(Kind::Connect).is_none() && !connected(view) {
+        plan.want(view, Effect::Connect);
+    }
 }
 
 /// Whether the connection to the API was opened; it is no request of its own worth repeating.

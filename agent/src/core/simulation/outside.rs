@@ -58,6 +58,8 @@ pub(in crate::core) struct Outside {
     pub unassigned: bool,
     /// How much longer than usual a metadata read takes, in milliseconds.
     pub metadata_delay: u64,
+    /// How much longer than usual it takes to look for a node, in milliseconds.
+    pub inspect_delay: u64,
     pub tailnet: Tailnet,
     version: u64,
     running: bool,
@@ -134,6 +136,7 @@ impl Outside {
             Effect::MindDaemon | Effect::WatchBus { .. } | Effect::WatchHost => u64::MAX / 2,
             Effect::ReadSpec { etag: Some(etag), wait, .. } if *etag == self.etag() => wait.as_millis() as u64,
             Effect::ReadSpec { .. } => 5 + self.metadata_delay,
+            Effect::Inspect => 5 + self.inspect_delay,
             Effect::ReadStatus { .. } if self.hangs => 3_000,
             Effect::Logout if self.ok(Weak::Control).is_err() => 5_000,
             Effect::StartDaemon => 60,

@@ -53,6 +53,20 @@ fn the_tunnel_outlives_the_agent_and_the_next_one_takes_it_over_without_a_login(
 }
 
 #[test]
+fn the_first_way_to_the_api_is_opened_while_a_node_is_looked_for_and_nothing_is_asked_before() {
+    let mut simulation = Simulation::under("systemd");
+    simulation.outside.inspect_delay = 100;
+    simulation.run_until_online().expect("joins");
+    let began = |kind| simulation.started.iter().find(|(_, started)| *started == kind).map(|(at, _)| *at);
+    let looked = began(Kind::Inspect).map(|at| at + 105);
+    assert!(began(Kind::Connect).is_some() && began(Kind::Connect) < looked);
+    assert!(began(Kind::Token) >= looked);
+    simulation.kill_and_restart();
+    simulation.run_until_online().expect("online");
+    assert_eq!(simulation.count(Kind::Connect, 0), 1, "a machine that was a node before needs no way to the API");
+}
+
+#[test]
 fn a_runners_node_goes_with_the_machine_and_with_the_agents_own_stop_but_not_with_an_upgrade() {
     let mut upgraded = runner();
     stop(&mut upgraded, Ending::ForNow);

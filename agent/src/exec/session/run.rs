@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
                 Err(Failure::Blocked(Box::new(reason.clone())))
             }
             (Phase::Unassigned, _) => Err(Failure::Services(
-                "the metadata names no tailnet; give --client-id and --tag, or [tailnet] client_id and tags".to_owned(),
+                "the platform names no tailnet for this machine; take the token from elsewhere, with --provider or --token".to_owned(),
             )),
             (phase, _) => {
                 self.voice.progress(&phase.as_str().replace('_', " "));

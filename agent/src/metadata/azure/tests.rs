@@ -11,7 +11,7 @@ const VM: &str =
     r#"{"vmId":"02aab8a4-74ef-476e-8182-f6d2ba4166a6","name":"Web API","location":"westeurope","tags":""}"#;
 
 fn at(url: Url) -> Azure {
-    let service = Service::local(&Endpoint::Url(url), refusal, Arc::new(SystemClock)).expect("a client");
+    let service = Service::local(&Endpoint::Url(url), Some(refusal), Arc::new(SystemClock)).expect("a client");
     Azure::new(service, None, None, configured_rules())
 }
 

@@ -11,7 +11,7 @@ const SPEC: &str = r#"{"client_id":"kGce","tags":["tag:web"],"lifecycle":"epheme
 const GOOGLE: (&str, &str) = ("Metadata-Flavor", "Google");
 
 fn at(url: Url, rules: Rules) -> Gce {
-    let service = Service::local(&Endpoint::Url(url), refusal, Arc::new(SystemClock)).expect("a client");
+    let service = Service::local(&Endpoint::Url(url), None, Arc::new(SystemClock)).expect("a client");
     Gce::new(service, None, rules)
 }
 

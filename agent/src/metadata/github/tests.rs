@@ -19,7 +19,7 @@ fn provider(more: &[(&str, &str)]) -> GithubActions {
     let variables = JOB.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).into()));
     let variables: HashMap<String, std::ffi::OsString> = variables.collect();
     let environment: Environment = Arc::new(move |name| variables.get(name).cloned());
-    let service = Service::remote(refusal, Arc::new(SystemClock)).expect("a client");
+    let service = Service::remote(None, Arc::new(SystemClock)).expect("a client");
     GithubActions::new(service, environment, None, configured_rules())
 }
 

@@ -42,7 +42,7 @@ fn provider(server: &Url, spec: &str, rules: Rules) -> Namespace {
         rules,
         environment: Arc::new(move |name| variables.get(name).map(Into::into)),
     };
-    Namespace::new(settings, Service::remote(refusal, Arc::new(SystemClock)).expect("a client"))
+    Namespace::new(settings, Service::remote(Some(refusal), Arc::new(SystemClock)).expect("a client"))
 }
 
 fn by_metadata(server: &Url, rules: Rules) -> Namespace {
