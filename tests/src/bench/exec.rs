@@ -3,15 +3,15 @@
 //! The peer is what a CI job does by hand: the same token, exchange and key by curl, then pasta, tailscaled, `tailscale up` and the command.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
 
 use super::online::{CLIENT, LIMIT, TAGS, provision};
 use super::sheet::Sheet;
@@ -88,7 +88,7 @@ async fn run(scene: &Scene, way: Way, name: &str) -> Result<(Duration, Duration)
     let tags = TAGS[..1].iter().map(|&tag| tag.to_owned()).collect();
     let request = KeyRequest { subject: String::new(), tags, ephemeral: true, reusable: false, lifetime: KEY_LIFETIME };
     scene.platform.minter.prepare(&request, 1).await?;
-    let gates = Gates::make(&machine)?;
+    let mut gates = Gates::make(&machine)?;
     let process = machine.spawn(command(scene, way, &machine)?)?;
     let running = tokio::time::timeout(LIMIT, gates.running()).await;
     let running = running.map_err(anyhow::Error::from).and_then(|running| running);
@@ -107,8 +107,8 @@ async fn run(scene: &Scene, way: Way, name: &str) -> Result<(Duration, Duration)
 
 /// Two pipes with names, between the bench and the command.
 struct Gates {
-    running: PathBuf,
-    go: PathBuf,
+    running: pipe::Receiver,
+    go: pipe::Sender,
 }
 
 impl Gates {
@@ -116,35 +116,29 @@ impl Gates {
         let directory = machine.root().path("/run/bench");
         fs::create_dir_all(&directory)?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
-        let gates = Self { running: directory.join("running"), go: directory.join("go") };
-        for gate in [&gates.running, &gates.go] {
+        let [running, go] = ["running", "go"].map(|name| directory.join(name));
+        for gate in [&running, &go] {
             mkfifo(gate, Mode::from_bits_truncate(0o666))?;
             // mkfifo heeds the umask.
             fs::set_permissions(gate, fs::Permissions::from_mode(0o666))?;
         }
-        Ok(gates)
+        // For both directions, so that neither waits for the command to open the other end.
+        let mut open = pipe::OpenOptions::new();
+        open.read_write(true);
+        Ok(Self { running: open.open_receiver(running)?, go: open.open_sender(go)? })
     }
 
     /// When the command said its first word.
-    async fn running(&self) -> Result<Instant> {
-        let gate = self.running.clone();
-        let heard = tokio::task::spawn_blocking(move || {
-            fs::File::open(gate)?.read_exact(&mut [0])?;
-            std::io::Result::Ok(Instant::now())
-        });
-        Ok(heard.await??)
+    async fn running(&mut self) -> Result<Instant> {
+        self.running.read_u8().await?;
+        Ok(Instant::now())
     }
 
     /// Lets the command end; when that was.
-    async fn let_go(&self) -> Result<Instant> {
-        let gate = self.go.clone();
-        let told = tokio::task::spawn_blocking(move || {
-            let mut gate = fs::File::options().write(true).open(gate)?;
-            let now = Instant::now();
-            gate.write_all(b"go\n")?;
-            std::io::Result::Ok(now)
-        });
-        Ok(told.await??)
+    async fn let_go(&mut self) -> Result<Instant> {
+        let now = Instant::now();
+        self.go.write_all(b"go\n").await?;
+        Ok(now)
     }
 }
 
@@ -164,7 +158,7 @@ fn command(scene: &Scene, way: Way, machine: &Machine) -> Result<Command> {
     }
 }
 
-/// What a CI job does by hand, without waiting where it need not.
+/// What a CI job does by hand, without waiting where it need not. The lab's platform is at the gateway, which pasta would take for the host.
 fn script(scene: &Scene) -> String {
     let (metadata, api, control) =
         (scene.platform.metadata_url(), scene.platform.api_url(), scene.platform.control_url());
@@ -172,13 +166,14 @@ fn script(scene: &Scene) -> String {
     format!(
         r#"set -e
 value() {{ sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }}
-jwt=$(curl -sf -H 'Metadata-Flavor: Devbox' "{metadata}/devbox/v1/token?audience=api.tailscale.com/{CLIENT}" | value token)
-access=$(curl -sf -d client_id={CLIENT} -d jwt="$jwt" {api}/api/v2/oauth/token-exchange | value access_token)
-key=$(curl -sf -H "Authorization: Bearer $access" -H 'Content-Type: application/json' -d '{{"capabilities":{{"devices":{{"create":{{"reusable":false,"ephemeral":true,"preauthorized":true,"tags":["{tag}"]}}}}}},"expirySeconds":300}}' {api}/api/v2/tailnet/-/keys | value key)
+jwt=$(curl -sf --http1.1 -H 'Metadata-Flavor: Devbox' "{metadata}/devbox/v1/token?audience=api.tailscale.com/{CLIENT}" | value token)
+access=$(curl -sf --http1.1 -d client_id={CLIENT} -d jwt="$jwt" {api}/api/v2/oauth/token-exchange | value access_token)
+key=$(curl -sf --http1.1 -u "$access:" -H 'Content-Type: application/json' -d '{{"capabilities":{{"devices":{{"create":{{"reusable":false,"ephemeral":true,"preauthorized":true,"tags":["{tag}"]}}}}}},"expirySeconds":300}}' {api}/api/v2/tailnet/-/keys | value key)
+[ -n "$key" ]
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export key dir HOME="$dir"
-pasta --config-net -q -- sh -c '
+pasta --config-net --no-map-gw -q -- sh -c '
 tailscaled --tun=tailscale0 --state=mem: --statedir="$dir" --socket="$dir/s" >"$dir/log" 2>&1 &
 until [ -S "$dir/s" ]; do sleep 0.01; done
 tailscale --socket="$dir/s" up --auth-key="$key" --login-server={control}
