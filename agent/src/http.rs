@@ -10,7 +10,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 pub use self::error::{Failure, HttpError};
 pub use self::retry_after::retry_after;
 pub use self::words::Redactor;
+use crate::secret::Secret;
 
 /// The largest answer read from the metadata endpoint or the API, in bytes: both protocols stay far below it.
 pub const BODY_MAX: usize = 256 * 1024;
@@ -114,6 +115,18 @@ pub fn client(transport: &Transport) -> Result<reqwest::Client, HttpError> {
         builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(HttpError::setup)?);
     }
     builder.build().map_err(HttpError::setup)
+}
+
+/// A header that is kept out of what the HTTP library logs; `None` of what no header can carry.
+pub fn sensitive(secret: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(secret).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The value of `Authorization` that shows a bearer token (RFC 6750 §2.1).
+pub fn bearer(secret: &Secret<String>) -> Option<HeaderValue> {
+    sensitive(&Zeroizing::new(format!("Bearer {}", secret.expose())))
 }
 
 /// Sends one request and reads its answer within `limits`.

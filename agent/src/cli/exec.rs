@@ -13,13 +13,13 @@ use super::run::{federation, provider, token_variable};
 use super::wait_online::duration;
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
-use crate::config::settings::ProviderKind;
-use crate::config::settings::{ProviderSettings, SecretFile, TokenSource};
+use crate::config::settings::{ProviderKind, ProviderSettings, SecretFile, TokenSource};
 use crate::config::{ConfigErrors, Loaded, Origin, Sources};
 use crate::exec::{self, GivenKey, Request, Services, Target};
 use crate::metadata::detect::{DetectError, Surroundings, detect};
 use crate::metadata::hostname::sanitise;
 use crate::socket::socket_path;
+use crate::tailscaled::child::command::is_inherited;
 
 /// What exec itself fails with.
 pub(super) use crate::exec::FAILED;
@@ -30,8 +30,6 @@ const OIDC: &str = "ACTIONS_ID_TOKEN_REQUEST_";
 /// What tailscaled is given of the caller's environment: its own settings, and how to reach the control server.
 const TAILSCALEDS: [&str; 2] = ["TS_", "SSL_CERT_"];
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
-/// Of those, what holds a credential.
-const CREDENTIALS: [&str; 5] = ["TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TS_PARENT_DEATH_FD"];
 
 /// Run a command on a tailnet node of its own, without root
 ///
@@ -246,9 +244,9 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
     }
 }
 
-fn is_tailscaleds(name: &OsStr) -> bool {
-    let name = name.to_str().unwrap_or_default();
+fn is_tailscaleds(variable: &OsStr) -> bool {
+    let name = variable.to_str().unwrap_or_default();
     let own = TAILSCALEDS.iter().any(|start| name.starts_with(start));
     let proxy = PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy));
-    (own || proxy) && !CREDENTIALS.iter().any(|start| name.starts_with(start))
+    (own || proxy) && is_inherited(variable)
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, RawFd};
 
 use nix::sys::socket::MsgFlags;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,15 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// Which process has ended, and how; `None` of news that are no end.
+    pub fn of(status: WaitStatus) -> Option<(Pid, Self)> {
+        match status {
+            WaitStatus::Exited(pid, code) => Some((pid, Self::Exited(code as u8))),
+            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self::Killed(signal as u8))),
+            _ => None,
+        }
+    }
+
     /// The exit code that a shell would give.
     pub fn code(self) -> u8 {
         match self {

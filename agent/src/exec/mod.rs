@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
-use nix::unistd::{getpgrp, tcgetpgrp};
+use nix::unistd::tcgetpgrp;
 
 pub use self::failure::FAILED;
 use self::failure::Failure;
@@ -90,7 +90,7 @@ pub struct Services {
 
 /// Whether a command should share the caller's process group: where there is a terminal, job control then needs no help.
 pub fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok() && getpgrp().as_raw() > 0)
+    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok())
 }
 
 /// Runs the command; gives its exit code, or 125 when exec itself failed. To be called while this process has one thread.

@@ -11,6 +11,7 @@ pub mod file;
 pub mod gce;
 pub mod github;
 pub mod hostname;
+mod meaning;
 pub mod namespace;
 pub mod parse;
 pub mod resolve;

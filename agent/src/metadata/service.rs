@@ -6,14 +6,14 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
 
 use super::devbox::Deadlines;
+use super::meaning;
 use crate::clock::Clock;
 use crate::config::settings::Endpoint;
 use crate::config::values::is_literal;
 use crate::core::reason::{Code, printable};
-use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, Transport};
+use crate::http::{self, Answer, BODY_MAX, HttpError, Limits, Redactor, Transport};
 use crate::secret::Secret;
 
 /// For a service on the internet; what is on the machine's own link has the shorter ones of [`Deadlines::default`].
@@ -86,13 +86,10 @@ impl Ask {
         format!("{} {}", self.method, printable(url.as_str().trim_end_matches('/'), PLACE_MAX))
     }
 
-    /// The header that shows the bearer, kept out of what the HTTP library logs; `None` when no header can carry it.
+    /// The header that shows the bearer; `None` when no header can carry it.
     fn authorization(&self) -> Option<HeaderMap> {
         let Some(secret) = &self.bearer else { return Some(HeaderMap::new()) };
-        let words = Zeroizing::new(format!("Bearer {}", secret.expose()));
-        let mut value = HeaderValue::from_str(&words).ok()?;
-        value.set_sensitive(true);
-        Some(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+        Some(HeaderMap::from_iter([(AUTHORIZATION, http::bearer(secret)?)]))
     }
 }
 
@@ -230,22 +227,11 @@ impl ServiceError {
     pub fn about_metadata(&self) -> Code {
         match self {
             Self::Shape { .. } => Code::MetadataSecret,
-            Self::Http { source, .. } => match source.failure() {
-                Failure::Unreachable { .. } | Failure::Broken => Code::MetadataUnreachable,
-                Failure::Dns => Code::Dns,
-                Failure::Untrusted => Code::MetadataUntrusted,
-                Failure::Timeout => Code::MetadataTimeout,
-                Failure::Malformed => Code::MetadataInvalid,
-            },
+            Self::Http { source, .. } => meaning::of_failure(source),
             Self::Redirect { .. } => Code::MetadataRedirect,
             Self::Flavor { .. } => Code::MetadataUntrusted,
             Self::Refused { code: Some(code), .. } if denies(code) => Code::MetadataDenied,
-            Self::Refused { status, .. } => match status.as_u16() {
-                404 => Code::NotProvisioned,
-                400 | 401 | 403 => Code::MetadataDenied,
-                408 | 429 | 500..=599 => Code::MetadataUnavailable,
-                _ => Code::MetadataInvalid,
-            },
+            Self::Refused { status, .. } => meaning::of_refusal(*status),
         }
     }
 

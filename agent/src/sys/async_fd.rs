@@ -2,8 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
+
+/// Tells by becoming readable that something happened to `path` (inotify(7)).
+pub fn watch(path: &Path, events: AddWatchFlags) -> io::Result<AsyncFd<OwnedFd>> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(path, events)?;
+    register(OwnedFd::from(inotify))
+}
 
 /// Puts a non-blocking descriptor on the event loop.
 ///

@@ -2,11 +2,12 @@
 #![expect(unsafe_code, reason = "a number is no proof that the descriptor is open, so no safe type stands for it")]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The first number that is not standard input, output or error.
 pub const FIRST: RawFd = 3;
@@ -35,6 +36,23 @@ pub fn keep(number: RawFd) -> io::Result<()> {
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     kept.push(number);
     Ok(())
+}
+
+/// Keeps every descriptor but the standard streams from the program that this process becomes (close_range(2)); a kernel before 5.11 cannot.
+pub fn keep_all() -> io::Result<()> {
+    // SAFETY: the flag only marks descriptors; none is closed in this process.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    match Errno::result(marked) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether whoever is at the other end has ended.
+pub fn hung_up(descriptor: &impl AsFd) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    poll(&mut descriptors, PollTimeout::ZERO)?;
+    Ok(descriptors[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
 
 /// A copy of the descriptor `number`, kept from every program that is executed; the number itself stays open.

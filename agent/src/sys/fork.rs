@@ -66,16 +66,6 @@ pub fn end(status: u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Has every descriptor from `first` on closed in the program that this process becomes (close_range(2)); a kernel before 5.11 cannot.
-pub fn keep_descriptors_below(first: u32) -> io::Result<()> {
-    // SAFETY: the flag only marks descriptors; none is closed in this process.
-    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    match Errno::result(marked) {
-        Ok(_) | Err(Errno::ENOSYS | Errno::EINVAL) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 fn alone() -> Result<(), ForkError> {
     match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(1) | Err(_) => Ok(()),

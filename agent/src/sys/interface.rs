@@ -13,29 +13,22 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// Brings the interface `name` of this network namespace up.
 pub fn up(name: &str) -> io::Result<()> {
-    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = named(name)?;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives through the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
-    Errno::result(answer).map(drop).map_err(io::Error::from)
+    set(libc::SIOCSIFFLAGS, &request)
 }
 
 /// Gives the interface `name`, or its alias `name:1`, the address.
 pub fn add_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
-    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = named(name)?;
     request.ifr_ifru.ifru_addr = v4(address);
-    // SAFETY: SIOCSIFADDR reads an ifreq, which lives through the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) };
-    Errno::result(answer).map(drop).map_err(io::Error::from)
+    set(libc::SIOCSIFADDR, &request)
 }
 
 /// Gives the interface `name`, which is down, the address and a route to everywhere, and brings it up.
 pub fn lead_everywhere(name: &str, address: Ipv4Addr) -> io::Result<()> {
     add_address(name, address)?;
     up(name)?;
-    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an rtentry is plain data, for which zeroes are a value; so is a null pointer for a device of no name.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
     route.rt_dst = v4(Ipv4Addr::UNSPECIFIED);
@@ -43,8 +36,14 @@ pub fn lead_everywhere(name: &str, address: Ipv4Addr) -> io::Result<()> {
     route.rt_flags = libc::RTF_UP;
     let device = CString::new(name)?;
     route.rt_dev = device.as_ptr().cast_mut();
-    // SAFETY: SIOCADDRT reads an rtentry and the name that it points to; both live through the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &route) };
+    set(libc::SIOCADDRT, &route)
+}
+
+/// Asks the kernel to change this network namespace: `request` reads a `T`, which is an ifreq or an rtentry.
+fn set<T>(request: libc::c_ulong, what: &T) -> io::Result<()> {
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the requests of this file that come here only read the structure, and it and what it points to live through the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, what) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
 }
 

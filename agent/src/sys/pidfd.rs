@@ -18,16 +18,9 @@ pub struct PidFd(AsyncFd<OwnedFd>);
 impl PidFd {
     /// Opens the process that has `pid` now; `None` when there is none. Identify it *after* this, then signal.
     pub fn open(pid: u32) -> io::Result<Option<Self>> {
-        // SAFETY: pidfd_open takes two integers and touches no memory of this process.
-        let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-        match Errno::result(number) {
+        match open(pid as libc::pid_t) {
             Err(Errno::ESRCH) => Ok(None),
-            Err(errno) => Err(errno.into()),
-            Ok(number) => {
-                // SAFETY: the kernel just returned this descriptor (always close-on-exec) to us alone.
-                let fd = unsafe { OwnedFd::from_raw_fd(number as i32) };
-                Ok(Some(Self(register(fd)?)))
-            }
+            opened => Ok(Some(Self(register(opened?)?))),
         }
     }
 
@@ -47,6 +40,14 @@ impl PidFd {
     pub async fn ended(&self) -> io::Result<()> {
         self.0.readable().await.map(|mut guard| guard.retain_ready())
     }
+}
+
+/// A descriptor of the process that has `pid` now, for those without an event loop.
+pub(super) fn open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and touches no memory of this process.
+    let number = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just returned this descriptor (always close-on-exec) to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
 #[cfg(test)]

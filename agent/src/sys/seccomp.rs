@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::{descriptor, pidfd};
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -135,18 +137,11 @@ impl Listener {
                 }
                 // Of ENOENT: the caller was killed, or interrupted by a signal, before this took its call.
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOENT) if self.anybody()? => {}
+                Err(Errno::ENOENT) if !descriptor::hung_up(&self.0)? => {}
                 Err(Errno::ENOENT) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    fn anybody(&self) -> io::Result<bool> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut descriptors = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        poll(&mut descriptors, PollTimeout::ZERO)?;
-        Ok(!descriptors[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
     }
 
     /// Has the kernel carry the call out as if nobody had been asked.
@@ -203,10 +198,7 @@ pub struct Owner(OwnedFd);
 impl Owner {
     /// Opens the process `pid` (pidfd_open(2)).
     pub fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: pidfd_open takes two integers.
-        let number = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-        // SAFETY: the kernel just returned this descriptor to us alone.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(number as i32) }))
+        Ok(Self(pidfd::open(pid)?))
     }
 
     /// The process's descriptor `number` (pidfd_getfd(2), Linux 5.6).

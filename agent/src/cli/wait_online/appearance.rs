@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::async_fd::register;
+use crate::sys::async_fd::watch;
 
 /// How long between two looks where inotify cannot help: the runtime directory is not there yet, or the system has no watch left.
 const POLL: Duration = Duration::from_millis(200);
@@ -20,7 +20,7 @@ pub struct Appearance(Option<AsyncFd<OwnedFd>>);
 impl Appearance {
     /// Starts watching the directory of `socket`; what happens from here on is not missed.
     pub fn of(socket: &Path) -> Self {
-        let watched = socket.parent().map(watch);
+        let watched = socket.parent().map(|directory| watch(directory, CHANGES));
         Self(watched.and_then(|watched| {
             watched.inspect_err(|error| tracing::debug!("the runtime directory is polled, not watched: {error}")).ok()
         }))
@@ -39,12 +39,6 @@ impl Appearance {
 /// Made (bind), opened to all (chmod, which follows listen), or moved there.
 const CHANGES: AddWatchFlags =
     AddWatchFlags::IN_CREATE.union(AddWatchFlags::IN_ATTRIB).union(AddWatchFlags::IN_MOVED_TO);
-
-fn watch(directory: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(directory, CHANGES)?;
-    register(OwnedFd::from(inotify))
-}
 
 #[cfg(test)]
 mod tests {

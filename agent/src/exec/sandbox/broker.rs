@@ -98,14 +98,6 @@ pub(super) fn possible() -> bool {
         .is_ok_and(|socket| network_of(&socket).is_ok())
 }
 
-/// What a broker that could not serve ends with.
-pub(super) fn code(served: io::Result<()>) -> u8 {
-    match served {
-        Ok(()) => 0,
-        Err(error) => error.raw_os_error().map_or(1, |errno| (errno as u8).max(1)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;

@@ -42,10 +42,12 @@ fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> Result<(), ForkError> 
 fn wait(command: Pid, control: &OwnedFd) -> io::Result<Ended> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Ok(Ended::Exited(code as u8)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Ok(Ended::Killed(signal as u8)),
             Ok(WaitStatus::Stopped(pid, _)) if pid == command => tell(control, &News::Stopped, None)?,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(status) => match Ended::of(status) {
+                Some((pid, ended)) if pid == command => return Ok(ended),
+                _ => {}
+            },
+            Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -15,7 +15,7 @@ mod relay;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
@@ -28,7 +28,7 @@ use super::control::{News, Step, tell};
 use super::firewall::Rules;
 use super::host::Host;
 use crate::sys::fork::{self, ForkError};
-use crate::sys::packet;
+use crate::sys::{descriptor, packet};
 
 /// tailscaled's own directory, below the sandbox's private `/run`.
 pub(super) const ROOM: &str = "/run/devbox-agent-exec";
@@ -159,12 +159,6 @@ fn open_tun() -> io::Result<()> {
 
 /// The kernel ends this process with the thread that made it; one that had ended before is seen by the closed socket.
 fn die_with_the_session(control: &OwnedFd) -> io::Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let mut descriptors = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-    poll(&mut descriptors, PollTimeout::ZERO)?;
-    match descriptors[0].revents() {
-        Some(events) if events.contains(PollFlags::POLLHUP) => fork::end(1),
-        _ => Ok(()),
-    }
+    if descriptor::hung_up(control)? { fork::end(1) } else { Ok(()) }
 }

@@ -20,7 +20,7 @@ use super::network::Network;
 use super::{NOTIFY, Plan, ROOM, SOCKET, broker, init, relay};
 use crate::exec::control::{Ended, News, Order, Part, hear, tell};
 use crate::sys::fork::{self, ForkError};
-use crate::sys::packet;
+use crate::sys::{descriptor, packet};
 
 /// The sandbox's children.
 #[derive(Debug)]
@@ -87,8 +87,7 @@ impl Processes {
             command.args(["--dns-forward", &forwarder.to_string()]);
         }
         let output = self.plan.output.others.try_clone()?;
-        let pid = fork::run(|| started(serve_network(command, wait, output)))?;
-        self.running.push((Part::Pasta, pid));
+        self.fork(Part::Pasta, move || started(serve_network(command, wait, output)))?;
         Ok(Some(Gate(gate)))
     }
 
@@ -98,12 +97,7 @@ impl Processes {
             return Ok(());
         }
         let (ours, its) = packet::pair()?;
-        let mut its = Some(its);
-        let pid = fork::run(|| {
-            let served = leave_terminal().and_then(|()| its.take().map_or(Ok(()), broker::serve));
-            broker::code(served)
-        })?;
-        self.running.push((Part::Broker, pid));
+        self.fork(Part::Broker, move || served(|| broker::serve(its)))?;
         self.broker = Some(ours);
         Ok(())
     }
@@ -112,8 +106,7 @@ impl Processes {
     pub fn start_relay(&mut self) -> Result<Option<OwnedFd>, ForkError> {
         let (None, Some(server)) = (&self.plan.programs.pasta, self.plan.host.name_server()) else { return Ok(None) };
         let (ours, its) = packet::pair()?;
-        let pid = fork::run(|| broker::code(leave_terminal().and_then(|()| relay::serve(&its, server))))?;
-        self.running.push((Part::Relay, pid));
+        self.fork(Part::Relay, move || served(|| relay::serve(&its, server)))?;
         Ok(Some(ours))
     }
 
@@ -133,8 +126,12 @@ impl Processes {
         command.env_clear().args(["-f", "-"]);
         let output = self.plan.output.others.try_clone()?;
         drop(write);
-        let pid = fork::run(|| started(spawned(&mut command, read.into(), output)))?;
-        self.running.push((Part::Firewall, pid));
+        self.fork(Part::Firewall, move || started(spawned(command, read.into(), output)))
+    }
+
+    /// Makes a child that is a part of the sandbox.
+    fn fork(&mut self, part: Part, then: impl FnOnce() -> u8) -> Result<(), ForkError> {
+        self.running.push((part, fork::run(then)?));
         Ok(())
     }
 
@@ -227,13 +224,11 @@ impl Processes {
             .env("NOTIFY_SOCKET", room(NOTIFY));
         let output = self.plan.output.tailscaled.try_clone()?;
         let broker = self.broker.take();
-        let pid = fork::run(|| {
+        self.fork(Part::Tailscaled, move || {
             // Without it tailscaled makes its sockets itself: slower, and no reason to fail.
             let _ = broker.as_ref().map(broker::use_broker);
-            started(null().and_then(|null| spawned(&mut command, null, output)))
-        })?;
-        self.running.push((Part::Tailscaled, pid));
-        Ok(())
+            started(null().and_then(|null| spawned(command, null, output)))
+        })
     }
 
     fn start_command(&mut self) -> Result<(), ForkError> {
@@ -254,13 +249,13 @@ impl Processes {
 
     fn reap(&mut self) -> io::Result<()> {
         loop {
-            let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Exited(code as u8)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Killed(signal as u8)),
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(()),
-                Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
+                Ok(status) => status,
+                Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
+            let Some((pid, ended)) = Ended::of(status) else { continue };
             let Some(index) = self.running.iter().position(|(_, running)| *running == pid) else { continue };
             let (part, _) = self.running.swap_remove(index);
             if !self.may_end(part, ended) {
@@ -283,19 +278,27 @@ fn null() -> io::Result<OwnedFd> {
     Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
-fn serve_network(mut command: Command, mut wait: PipeReader, output: OwnedFd) -> io::Result<()> {
+fn serve_network(command: Command, mut wait: PipeReader, output: OwnedFd) -> io::Result<()> {
     wait.read_exact(&mut [0])?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mounts::show_host_resolver()?;
-    spawned(&mut command, null()?, output)
+    spawned(command, null()?, output)
 }
 
 /// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's and no signal blocked.
-fn spawned(command: &mut Command, input: OwnedFd, output: OwnedFd) -> io::Result<()> {
+fn spawned(mut command: Command, input: OwnedFd, output: OwnedFd) -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
-    fork::keep_descriptors_below(3)?;
+    descriptor::keep_all()?;
     command.stdin(Stdio::from(input)).stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output));
     Err(command.process_group(0).exec())
+}
+
+/// Serves, with the standard streams given back; gives what the child ends with: 0, or the errno of why it could not go on.
+fn served(serve: impl FnOnce() -> io::Result<()>) -> u8 {
+    match leave_terminal().and_then(|()| serve()) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().map_or(1, |errno| (errno as u8).max(1)),
+    }
 }
 
 /// What a child that could not become its program ends with: its words are in the output that is kept.

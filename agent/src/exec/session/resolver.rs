@@ -1,13 +1,12 @@
 //! When tailscaled has written the command's resolver configuration: told by inotify(7).
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 
-use crate::sys::async_fd::register;
+use crate::sys::async_fd::watch;
 
 /// The tailnet's resolver, which every node has at this address (tsaddr.TailscaleServiceIP).
 const MAGIC_DNS: &str = "100.100.100.100";
@@ -17,9 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Waits until the tailnet's resolver is in the file, or until it seems that the tailnet has none.
 pub(super) async fn settled(file: &Path) -> io::Result<()> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(file, AddWatchFlags::IN_MODIFY)?;
-    let events = register(OwnedFd::from(inotify))?;
+    let events = watch(file, AddWatchFlags::IN_MODIFY)?;
     let written = async {
         while !tokio::fs::read_to_string(file).await?.contains(MAGIC_DNS) {
             let mut event = events.readable().await?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::config::settings::{Endpoint, SecretFile};
 use crate::core::reason::{Code, Reasoned, printable};
-use crate::http::{self, Answer, BODY_MAX, Failure, HttpError, Limits, Redactor, Transport};
+use crate::http::{self, Answer, BODY_MAX, HttpError, Limits, Redactor, Transport};
+use crate::metadata::meaning;
 use crate::metadata::secret_file::{self, Environment, SecretFileError};
 use crate::secret::Secret;
 
@@ -125,19 +125,9 @@ struct Shown {
 }
 
 impl Shown {
-    /// A header that is kept out of what the HTTP library logs.
-    fn header(secret: &str) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(secret).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
     fn headers(&self) -> HeaderMap {
-        let bearer = self
-            .bearer
-            .as_ref()
-            .and_then(|secret| Self::header(&Zeroizing::new(format!("Bearer {}", secret.expose()))));
-        let session = self.session.token.as_ref().and_then(|token| Self::header(token.expose()));
+        let bearer = self.bearer.as_ref().and_then(http::bearer);
+        let session = self.session.token.as_ref().and_then(|token| http::sensitive(token.expose()));
         let named = [(AUTHORIZATION, bearer), (SESSION, session)];
         named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -332,17 +322,11 @@ impl Reasoned for ChannelError {
     fn code(&self) -> Code {
         match self {
             Self::Bearer { .. } | Self::Shape { .. } => Code::MetadataSecret,
-            Self::Http { source, .. } => match source.failure() {
-                Failure::Unreachable { .. } | Failure::Broken => Code::MetadataUnreachable,
-                Failure::Dns => Code::Dns,
-                Failure::Untrusted => Code::MetadataUntrusted,
-                Failure::Timeout => Code::MetadataTimeout,
-                Failure::Malformed => Code::MetadataInvalid,
-            },
+            Self::Http { source, .. } => meaning::of_failure(source),
             Self::Redirect { .. } => Code::MetadataRedirect,
             Self::Flavor { .. } => Code::MetadataUntrusted,
             Self::Session { .. } => Code::MetadataInvalid,
-            Self::Refused { status, .. } => refusal(*status),
+            Self::Refused { status, .. } => meaning::of_refusal(*status),
         }
     }
 
@@ -355,14 +339,5 @@ impl Reasoned for ChannelError {
 
     fn unsent(&self) -> bool {
         matches!(self, Self::Http { source, .. } if source.unsent())
-    }
-}
-
-fn refusal(status: StatusCode) -> Code {
-    match status.as_u16() {
-        404 => Code::NotProvisioned,
-        400 | 401 | 403 => Code::MetadataDenied,
-        408 | 429 | 500..=599 => Code::MetadataUnavailable,
-        _ => Code::MetadataInvalid,
     }
 }

@@ -83,9 +83,11 @@ fn defaults(daemon: &DaemonSettings) -> [(&'static str, OsString); 2] {
 }
 
 fn inherited(environment: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, &OsString)> {
-    let ours = |name: &OsString| {
-        let name = name.to_string_lossy();
-        NOT_INHERITED.iter().any(|start| name.starts_with(start))
-    };
-    environment.iter().filter(move |(name, _)| !ours(name)).map(|(name, value)| (name, value))
+    environment.iter().filter(|(name, _)| is_inherited(name)).map(|(name, value)| (name, value))
+}
+
+/// Whether tailscaled may have the variable `name` of whoever starts it.
+pub(crate) fn is_inherited(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    !NOT_INHERITED.iter().any(|start| name.starts_with(start))
 }

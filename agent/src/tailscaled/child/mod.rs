@@ -1,6 +1,6 @@
 //! tailscaled as a child process of the agent: for containers, the lab and `exec`.
 
-mod command;
+pub(crate) mod command;
 mod error;
 mod memory;
 pub(crate) mod notify_socket;
