@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::observer::{Observer, accepting};
-use super::online::LIMIT;
+use super::online::{LIMIT, forget};
 use super::sheet::Sheet;
 use crate::devbox::{Instance, TAILSCALED};
 use crate::machine::Booted;
@@ -120,10 +120,7 @@ async fn boot(scene: &Scene, way: Way, name: &str) -> Result<Times> {
     let reached =
         machine.moment(MULTI_USER, "ActiveEnterTimestamp").await?.context("multi-user.target was not reached")?;
     drop(machine);
-    scene.platform.instances.remove(&format!("i-{name}"));
-    for node in scene.platform.nodes().await? {
-        scene.platform.headscale.api.delete_node(&node.id).await?;
-    }
+    forget(scene, &format!("i-{name}")).await?;
     let online = seen.map_or(began, monotonic);
     Ok(Times { online: online.saturating_sub(began), reached: reached.saturating_sub(began) })
 }
@@ -133,7 +130,7 @@ async fn prepare(scene: &Scene, way: Way, name: &str) -> Result<Booted> {
         let machine = scene.baked(name)?;
         Instance::announce(scene, name, machine.address(), "devbox", TAG);
         if way == Way::Agent {
-            scene.platform.prepare_key(&[TAG]).await?;
+            scene.platform.prepare_key(&[TAG], false).await?;
         }
         return Ok(machine);
     }

@@ -13,14 +13,11 @@ use nix::unistd::mkfifo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::online::{CLIENT, LIMIT, TAGS, provision};
+use super::online::{CLIENT, LIMIT, TAGS, forget, provision};
 use super::sheet::Sheet;
 use crate::machine::Machine;
-use crate::platform::keys::KeyRequest;
 use crate::scene::Scene;
 
-/// How long keys live that are made beforehand: longer than any one run.
-const KEY_LIFETIME: Duration = Duration::from_secs(3600);
 /// What the command does: says that it runs, and waits to be let go.
 const COMMAND: &str = "echo . > /run/bench/running; read line < /run/bench/go";
 /// Of the script's time, to the command's start and from its end.
@@ -85,9 +82,7 @@ pub async fn measure(scene: &Scene, runs: usize) -> Result<Sheet> {
 async fn run(scene: &Scene, way: Way, name: &str) -> Result<(Duration, Duration)> {
     let machine = scene.machine(name)?;
     let instance = provision(scene, &machine);
-    let tags = TAGS[..1].iter().map(|&tag| tag.to_owned()).collect();
-    let request = KeyRequest { subject: String::new(), tags, ephemeral: true, reusable: false, lifetime: KEY_LIFETIME };
-    scene.platform.minter.prepare(&request, 1).await?;
+    scene.platform.prepare_key(&TAGS[..1], true).await?;
     let mut gates = Gates::make(&machine)?;
     let process = machine.spawn(command(scene, way, &machine)?)?;
     let running = tokio::time::timeout(LIMIT, gates.running()).await;
@@ -98,10 +93,7 @@ async fn run(scene: &Scene, way: Way, name: &str) -> Result<(Duration, Duration)
     let gone = Instant::now();
     ensure!(status.success(), "{name} ended with {status}: {}", process.log()?);
     drop(machine);
-    scene.platform.instances.remove(&instance);
-    for node in scene.platform.nodes().await? {
-        scene.platform.headscale.api.delete_node(&node.id).await?;
-    }
+    forget(scene, &instance).await?;
     Ok((running - process.started(), gone - ended))
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::observer::{Observer, accepting};
-use super::online::{LIMIT, TAGS, provision};
+use super::online::{LIMIT, TAGS, forget, provision};
 use super::sheet::Sheet;
 use crate::machine::{Machine, Process};
 use crate::scene::{SOCKET, Scene};
@@ -116,10 +116,7 @@ async fn join(scene: &Scene, way: Way, name: &str) -> Result<Duration> {
     let online = observer.online(LIMIT).await;
     let online = online.with_context(|| logs(&processes))?;
     drop(machine);
-    scene.platform.instances.remove(&instance);
-    for node in scene.platform.nodes().await? {
-        scene.platform.headscale.api.delete_node(&node.id).await?;
-    }
+    forget(scene, &instance).await?;
     Ok(online - started)
 }
 
@@ -132,7 +129,7 @@ async fn make_key(scene: &Scene, way: Way, machine: &Machine) -> Result<()> {
     let platform = &scene.platform;
     match way {
         Way::AgentUnprepared => {}
-        Way::Agent => platform.prepare_key(&TAGS[..1]).await?,
+        Way::Agent => platform.prepare_key(&TAGS[..1], false).await?,
         Way::TailscaleUp | Way::TailscaleUpNoPortmapper | Way::Containerboot => {
             let key = platform.tagged_key(&TAGS[..1], false).await?;
             machine.root().write(KEY_FILE, key).context("failed to write the key")?;

@@ -39,6 +39,18 @@ pub fn provision(scene: &Scene, machine: &Machine) -> String {
     id
 }
 
+/// Takes an instance, and every node, from the platform: the next run meets what the first one met.
+///
+/// # Errors
+/// When Headscale does not answer.
+pub async fn forget(scene: &Scene, instance: &str) -> Result<()> {
+    scene.platform.instances.remove(instance);
+    for node in scene.platform.nodes().await? {
+        scene.platform.headscale.api.delete_node(&node.id).await?;
+    }
+    Ok(())
+}
+
 /// Makes a machine with an agent and waits until it is online.
 ///
 /// # Errors

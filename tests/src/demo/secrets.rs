@@ -10,12 +10,13 @@ use super::teller::Teller;
 use crate::canary::Search;
 use crate::machine::Machine;
 use crate::platform::ledger::SecretKind;
+use crate::scene::Scene;
 
 /// The folders that a machine does not share with the host.
-const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
+pub(super) const FOLDERS: [&str; 3] = ["/run", "/etc", "/var/lib"];
 
 pub(super) fn play(teller: &Teller, cast: &Cast, runner: &Machine) -> Result<()> {
-    let mut search = search(cast);
+    let mut search = search(&cast.scene);
     search.folder(&cast.scene.lab.layout().logs)?;
     // Where there is no agent, a person has put a key into a file by hand.
     for machine in [&cast.devbox, runner] {
@@ -40,16 +41,18 @@ pub(super) fn play(teller: &Teller, cast: &Cast, runner: &Machine) -> Result<()>
 
 /// Searches what shows of a machine's processes while they run.
 pub(super) fn check_processes(cast: &Cast, machine: &Machine) -> Result<()> {
-    let mut search = search(cast);
+    let mut search = search(&cast.scene);
     search.processes(machine)?;
     check(&search)
 }
 
-fn search(cast: &Cast) -> Search {
-    Search::new(cast.scene.platform.ledger.secrets())
+/// A search for everything that the platform gave out in confidence.
+pub(super) fn search(scene: &Scene) -> Search {
+    Search::new(scene.platform.ledger.secrets())
 }
 
-fn check(search: &Search) -> Result<()> {
+/// Fails when it found something, or had nothing to look for.
+pub(super) fn check(search: &Search) -> Result<()> {
     for kind in [SecretKind::Jwt, SecretKind::AccessToken, SecretKind::AuthKey] {
         ensure!(search.has(kind), "expected a {kind:?} to look for, saw none");
     }

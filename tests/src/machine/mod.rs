@@ -26,7 +26,7 @@ pub use files::Root;
 pub use inhabitant::Visit;
 pub use init::{InitError, run as run_init};
 pub use lab::{Lab, eventually, inside, story};
-pub use namespace::{Link, Machine, MachineError};
+pub use namespace::{Link, Machine, MachineError, ORDINARY};
 pub use network::{METADATA, NetworkError, PLATFORM};
 pub use process::{Process, ProcessError};
 pub use tun::{TunError, bind_own_node};

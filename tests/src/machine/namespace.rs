@@ -258,7 +258,7 @@ pub(super) fn command(layout: &Layout, program: &str) -> Command {
 }
 
 /// Who [`Machine::ordinary`] is: the first user of a Debian machine.
-const ORDINARY: &str = "1000";
+pub const ORDINARY: &str = "1000";
 
 pub(super) fn program_name(command: &Command) -> String {
     Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()

@@ -322,15 +322,15 @@ impl Platform {
         self.peer_key(NewKey { user: None, tags, reusable: false, ephemeral, lifetime: PEER_KEY_LIFETIME }).await
     }
 
-    /// Makes the key ahead that the API hands to the next instance which asks for a persistent one with these tags: Headscale needs 75 to 150 ms of
-    /// the machine that is measured for it, where the real API needs its own.
+    /// Makes the key ahead that the API hands to the next instance which asks for one with these tags, for a persistent or an ephemeral node: Headscale
+    /// needs 75 to 150 ms of the machine that is measured for it, where the real API needs its own.
     ///
     /// # Errors
     /// When Headscale does not make one.
-    pub async fn prepare_key(&self, tags: &[&str]) -> Result<()> {
+    pub async fn prepare_key(&self, tags: &[&str], ephemeral: bool) -> Result<()> {
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
         let (subject, lifetime) = (String::new(), PEER_KEY_LIFETIME);
-        self.minter.prepare(&KeyRequest { subject, tags, ephemeral: false, reusable: false, lifetime }, 1).await
+        self.minter.prepare(&KeyRequest { subject, tags, ephemeral, reusable: false, lifetime }, 1).await
     }
 
     async fn peer_key(&self, new: NewKey) -> Result<String> {

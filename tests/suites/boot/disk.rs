@@ -34,21 +34,26 @@ fn small_state(devbox: &Installed<'_>, options: &str) -> Result<()> {
     devbox.machine.enable(name, true)
 }
 
+/// A devbox with little room for state that has booted, and whose metadata is not to be had yet.
+async fn held_up(scene: &Scene) -> Result<Installed<'_>> {
+    let mut devbox = Installed::devbox(scene, "web")?;
+    small_state(&devbox, "mode=0700")?;
+    scene.platform.metadata.server.faults.always(INSTANCE, Fault::status(503));
+    devbox.boot().await?;
+    devbox.until_phase(Phase::WaitingForMetadata, Code::MetadataUnavailable).await?;
+    Ok(devbox)
+}
+
 #[test]
 fn a_full_state_directory_does_not_keep_the_node_away() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
-        let mut devbox = Installed::devbox(&scene, "web")?;
-        small_state(&devbox, "mode=0700")?;
-        let metadata = &scene.platform.metadata.server.faults;
-        metadata.always(INSTANCE, Fault::status(503));
-        devbox.boot().await?;
-        devbox.until_phase(Phase::WaitingForMetadata, Code::MetadataUnavailable).await?;
+        let devbox = held_up(&scene).await?;
         let fill = format!("head -c 1M /dev/zero >{STATE}/fill; df --output=avail {STATE} | tail -n 1");
         let left = devbox.machine.run("sh", &["-c", &fill]).await?;
         assert_eq!(left.trim(), "0", "it is full");
 
-        metadata.clear(INSTANCE);
+        scene.platform.metadata.server.faults.clear(INSTANCE);
         online_and(&devbox, Code::StateUnwritable, true).await?;
         devbox.machine.run("rm", &[&format!("{STATE}/fill")]).await?;
         online_and(&devbox, Code::StateUnwritable, false).await?;
@@ -63,12 +68,7 @@ fn a_full_state_directory_does_not_keep_the_node_away() {
 fn a_read_only_disk_does_not_keep_the_node_away() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
-        let mut devbox = Installed::devbox(&scene, "web")?;
-        small_state(&devbox, "mode=0700")?;
-        let metadata = &scene.platform.metadata.server.faults;
-        metadata.always(INSTANCE, Fault::status(503));
-        devbox.boot().await?;
-        devbox.until_phase(Phase::WaitingForMetadata, Code::MetadataUnavailable).await?;
+        let devbox = held_up(&scene).await?;
         // As the kernel does at an error: the file system, not the mounts of it, and no file is open for writing.
         devbox.machine.run("systemctl", &["stop", AGENT]).await?;
         devbox.machine.run("mount", &["-o", "remount,ro=fs", STATE]).await?;
@@ -77,7 +77,7 @@ fn a_read_only_disk_does_not_keep_the_node_away() {
         devbox.machine.run("mount", &["--bind", "/etc", "/etc"]).await?;
         devbox.machine.run("mount", &["-o", "remount,bind,ro", "/etc"]).await?;
 
-        metadata.clear(INSTANCE);
+        scene.platform.metadata.server.faults.clear(INSTANCE);
         online_and(&devbox, Code::StateUnwritable, true).await?;
         online_and(&devbox, Code::HostnameUnset, true).await?;
         assert_eq!(devbox.machine.run("hostnamectl", &["--static"]).await?, "debian\n", "the old name stays");

@@ -13,7 +13,7 @@ use devbox_lab::witness::Left;
 
 const GATE: &str = "/run/devbox-agent-gate/closed";
 const STATE: &str = "/var/lib/devbox-agent";
-const PACKAGE: &str = "/root/devbox-agent.deb";
+const PACKAGE: &str = "/srv/devbox-agent.deb";
 const UNITS: [&str; 3] = [AGENT, "devbox-agent-helper.socket", "devbox-agent-gate.service"];
 
 /// Installs the package, or upgrades to it, as an administrator does.

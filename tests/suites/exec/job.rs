@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::{Devbox, Said};
 use devbox_lab::machine::sandbox::exit_code;
-use devbox_lab::machine::{Machine, Process, eventually};
+use devbox_lab::machine::{Machine, ORDINARY, Process, eventually};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::{Left, TOKENS};
 use nix::unistd::Pid;
 
 use crate::tree;
 
-/// The uid and gid of the user, without a single capability in the machine.
-pub const USER: &str = "1000";
 /// The routes that one join takes one request each of.
 pub const TOKEN: &str = "GET /devbox/v1/token";
 pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
@@ -65,7 +63,7 @@ impl<'a> Job<'a> {
         let runner = Devbox::runner(scene, name)?;
         // mount(8) makes this folder.
         runner.machine.root().write("/run/mount/utab", "")?;
-        let users = format!("root:x:0:0::/root:/bin/sh\nci:x:{USER}:{USER}::/run/home:/bin/sh\n");
+        let users = format!("root:x:0:0::/root:/bin/sh\nci:x:{ORDINARY}:{ORDINARY}::/run/home:/bin/sh\n");
         runner.machine.root().write("/etc/passwd", users)?;
         let before = Traces::of(&runner.machine).await?;
         Ok(Self { runner, before })
