@@ -88,7 +88,7 @@ pub struct Args {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Only say whether it would work here, and run nothing
+    /// Only say whether commands can be run on this machine, and run none
     #[arg(long, conflicts_with = "command")]
     check: bool,
     /// The command and its arguments
@@ -154,7 +154,7 @@ pub enum ConfigureError {
 pub fn configure(args: &Args, sources: &mut Sources) -> Result<Loaded, ConfigureError> {
     args.override_in(sources);
     let loaded = crate::config::load(sources)?;
-    if args.auth_key.is_some() || loaded.origins.origin(Key::MetadataProvider) != Origin::Default {
+    if args.check || args.auth_key.is_some() || loaded.origins.origin(Key::MetadataProvider) != Origin::Default {
         return Ok(loaded);
     }
     let found = match detect(&HERE) {

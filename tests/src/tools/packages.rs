@@ -26,6 +26,7 @@ pub const TO_BOOT: &Needs = &[
 ];
 /// What the stories of `exec` run besides: commands of jobs, and a peer's servers.
 pub const COMMANDS: &Needs = &[
+    ("dpkg-deb", "dpkg"),
     ("ping", "iputils-ping"),
     ("dig", "bind9-dnsutils"),
     ("git", "git"),

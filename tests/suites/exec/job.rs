@@ -1,9 +1,10 @@
 //! A job's machine, and what an ordinary user runs on it with `exec`.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::ops::Deref;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -57,10 +58,18 @@ impl<'a> Job<'a> {
         Ok(Self { before, ..job })
     }
 
+    /// The same for a job whose platform is somebody else's, and whose tokens are about `subject`.
+    pub async fn elsewhere(scene: &'a Scene, name: &str, subject: &str) -> Result<Self> {
+        Self::on(Devbox::elsewhere(scene, name, subject, "")?).await
+    }
+
     /// The same as in a container: the machine's /proc is masked in part, as its boot id is its own, and the kernel then lets nobody without power
     /// over the machine mount another.
     pub async fn in_container(scene: &'a Scene, name: &str) -> Result<Self> {
-        let runner = Devbox::runner(scene, name)?;
+        Self::on(Devbox::runner(scene, name)?).await
+    }
+
+    async fn on(runner: Devbox<'a>) -> Result<Self> {
         // mount(8) makes this folder.
         runner.machine.root().write("/run/mount/utab", "")?;
         let users = format!("root:x:0:0::/root:/bin/sh\nci:x:{ORDINARY}:{ORDINARY}::/run/home:/bin/sh\n");
@@ -73,6 +82,13 @@ impl<'a> Job<'a> {
     pub fn write(&self, name: &str, contents: &str) -> Result<String> {
         let path = format!("{OWN}/{name}");
         self.machine.root().write(&path, contents).with_context(|| format!("failed to write {path}"))?;
+        Ok(path)
+    }
+
+    /// Writes a shell's script that stands for a program, and returns its path.
+    pub fn program(&self, name: &str, script: &str) -> Result<PathBuf> {
+        let path = self.machine.root().path(self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"))?);
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(path)
     }
 

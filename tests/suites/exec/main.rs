@@ -6,7 +6,9 @@ mod peer;
 mod public;
 mod terminal;
 mod tree;
+mod workflow;
 
+mod action;
 mod commands;
 mod death;
 mod denied;

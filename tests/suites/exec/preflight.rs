@@ -1,7 +1,5 @@
 //! What keeps a run from beginning: one line says what, and what to do, before anybody is asked for anything.
 
-use std::os::unix::fs::PermissionsExt;
-
 use anyhow::{Result, ensure};
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
@@ -62,14 +60,7 @@ fn a_program_that_is_missing_is_named_with_its_package() {
     });
 }
 
-/// Puts a script in the place of a program, for whoever has [`STAND_INS`] in PATH.
-fn stand_in(job: &Job<'_>, name: &str, script: &str) -> Result<std::path::PathBuf> {
-    let path = job.machine.root().path(job.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"))?);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path)
-}
-
-/// Lets those scripts be found.
+/// Lets programs of the story's be found.
 const STAND_INS: &str = "export PATH=/var/lib/story/bin:$PATH";
 
 #[test]
@@ -78,7 +69,7 @@ fn a_program_that_fails_is_named_with_its_words() {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         for name in ["pasta", "nft", "tailscaled"] {
-            let path = stand_in(&job, name, "echo these are its words >&2; exit 3")?;
+            let path = job.program(name, "echo these are its words >&2; exit 3")?;
             job.fails_after(STAND_INS, &[], &[name, "exited with status 3", "these are its words"]).await?;
             std::fs::remove_file(path)?;
         }
@@ -96,7 +87,7 @@ fn check_names_what_would_not_do() {
             ("pasta", "echo 'Usage: pasta [OPTION]'", "has no --no-map-gw"),
             ("tailscaled", "echo 1.60.1", "is version 1.60.1"),
         ] {
-            let path = stand_in(&job, name, script)?;
+            let path = job.program(name, script)?;
             job.check_fails_after(STAND_INS, &[name, words]).await?;
             std::fs::remove_file(path)?;
         }
