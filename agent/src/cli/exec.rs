@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::logging;
 use super::run::{federation, provider, token_variable};
 use super::wait_online::duration;
@@ -15,7 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
 use crate::config::settings::{ProviderKind, ProviderSettings, SecretFile, TokenSource};
 use crate::config::{ConfigErrors, Loaded, Origin, Sources};
-use crate::exec::{self, GivenKey, Request, Services, Target};
+use crate::exec::{self, AuthKeyFile, Request, Services, Target};
 use crate::metadata::detect::{DetectError, Surroundings, detect};
 use crate::metadata::hostname::sanitise;
 use crate::socket::socket_path;
@@ -96,13 +98,14 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// A file; a number is a descriptor that the caller opened.
+/// A file; a number is a descriptor that the caller opened. While arguments are read, none of this process's own is open.
 fn opened(text: &str) -> Result<PathBuf, String> {
-    match text.parse::<u32>() {
-        Ok(0..=2) => Err("0, 1 and 2 are the command's; expected another open descriptor, or a file".to_owned()),
-        Ok(descriptor) => Ok(format!("/proc/self/fd/{descriptor}").into()),
-        Err(_) => Ok(text.into()),
+    let Ok(number) = text.parse::<u32>() else { return Ok(text.into()) };
+    if number <= 2 {
+        return Err("0, 1 and 2 are the command's; expected another open descriptor, or a file".to_owned());
     }
+    let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+    if path.is_symlink() { Ok(path) } else { Err(format!("the descriptor {number} is not open")) }
 }
 
 /// The number of the descriptor that a file is, if it is one of this process's.
@@ -198,10 +201,16 @@ pub fn run(args: Args, loaded: Loaded) -> u8 {
     let settings = loaded.settings;
     let auth_key = args.auth_key.clone();
     let request = request(args, settings.clone(), clock.as_ref());
-    exec::run(&request, || {
+    if let Some(error) = request.withheld.iter().find_map(|number| opened(&number.to_string()).err()) {
+        eprintln!("devbox-agent exec: failed to use what holds the token: {error}");
+        return FAILED;
+    }
+    exec::run(&request, async || {
         if let Some(file) = auth_key {
-            let given = GivenKey::new(file, settings.tailnet.clone());
-            return Ok(Services { metadata: given.clone(), federation: given, clock });
+            let read = AuthKeyFile::read(&file, settings.tailnet.clone()).await;
+            let key =
+                read.context("failed to use --auth-key; make a key in the admin console, under Settings, Keys")?;
+            return Ok(Services { metadata: key.clone(), federation: key, clock });
         }
         let metadata = provider(&settings, &clock)?;
         Ok(Services { metadata, federation: federation(&settings, &clock), clock })
@@ -216,16 +225,15 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
         let name = name.to_str().unwrap_or_default();
         token.as_deref() != Some(name) && !(args.drop_oidc && name.starts_with(OIDC))
     };
-    let token_file = match &settings.metadata.provider {
-        ProviderSettings::File { token: TokenSource::File(SecretFile::Path(path)), .. } => Some(path),
+    let token_descriptor = match &settings.metadata.provider {
+        ProviderSettings::File { token: TokenSource::Descriptor(number), .. } => Some(*number),
+        ProviderSettings::File { token: TokenSource::File(SecretFile::Path(path)), .. } => descriptor(path),
         _ => None,
     };
+    let key_descriptor = args.auth_key.as_deref().and_then(descriptor);
     Request {
-        withheld: [args.auth_key.as_ref(), token_file]
-            .into_iter()
-            .flatten()
-            .filter_map(|file| descriptor(file))
-            .collect(),
+        withheld: token_descriptor.into_iter().chain(key_descriptor).collect(),
+        auth_key: args.auth_key.is_some(),
         command: args.command,
         environment: variables.iter().filter(|(name, _)| kept(name)).cloned().collect(),
         daemon_environment: variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned().collect(),

@@ -1,5 +1,6 @@
 //! What the agent runs with: every value valid and typed.
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -121,6 +122,16 @@ pub enum ProviderSettings {
 }
 
 impl ProviderSettings {
+    /// The address of the metadata endpoint, where configuration names one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Devbox { endpoint, .. } | Self::Gce { endpoint, .. } | Self::Azure { endpoint, .. } => {
+                endpoint.address()
+            }
+            Self::GithubActions { .. } | Self::Namespace { .. } | Self::File { .. } => None,
+        }
+    }
+
     /// Whether a variable of the environment is for this agent alone, since it holds a token or what fetches one.
     pub fn keeps(&self, variable: &str) -> bool {
         match self {
@@ -147,6 +158,14 @@ impl Endpoint {
         match self {
             Self::Url(url) => (url.clone(), None),
             Self::Unix(path) => (localhost(), Some(path.clone())),
+        }
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        match self {
+            // A URL has an IPv6 address in brackets.
+            Self::Url(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+            Self::Unix(_) => None,
         }
     }
 }

@@ -27,13 +27,17 @@ pub(super) enum Order {
 pub(super) enum News {
     /// The namespaces stand; the descriptor is the sandbox's own directory.
     Built,
-    /// They could not be made.
-    Unbuilt {
-        /// Where it stopped.
+    /// A step failed, and with it the run.
+    Failed {
+        /// Which.
         step: Step,
-        /// With what, as errno(3).
-        errno: i32,
+        /// With what, as errno(3), if it was the kernel's answer.
+        errno: Option<i32>,
+        /// The same in words.
+        words: String,
     },
+    /// The rules are in force, and the network has a way out.
+    Ready,
     /// The peer that the command waits for has answered.
     Answered,
     /// The command is about to be executed; the sender is the command.
@@ -42,7 +46,7 @@ pub(super) enum News {
     Stopped,
     /// The command has ended.
     Ended(Ended),
-    /// Something that the command needs has ended, and the command with it.
+    /// A part that the command needs has ended, and the command with it.
     Lost {
         /// What.
         part: Part,
@@ -147,6 +151,13 @@ impl Step {
             Self::Network => "make a network namespace",
             Self::Processes => "start the sandbox's processes",
         }
+    }
+}
+
+impl News {
+    /// A step that failed.
+    pub fn failed(step: Step, error: &io::Error) -> Self {
+        Self::Failed { step, errno: error.raw_os_error(), words: error.to_string() }
     }
 }
 

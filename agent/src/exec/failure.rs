@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::Request;
 use super::control::{Ended, Part, Step};
 use super::preflight::{self, Missing, Unfit};
 use crate::core::reason::chain;
@@ -26,8 +27,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Unfit(#[from] Unfit),
     /// The kernel, or whoever configured it, does not let us.
-    #[error("failed to {}: {errno}; {remedy}", .step.verb())]
-    Sandbox { step: Step, errno: Errno, remedy: String },
+    #[error("failed to {}: {cause}; {remedy}", .step.verb())]
+    Sandbox { step: Step, cause: String, remedy: String },
     /// The process cannot be divided.
     #[error("failed to start the sandbox")]
     Fork(#[source] ForkError),
@@ -47,12 +48,17 @@ pub(super) enum Failure {
     /// A person must act before the node can join.
     #[error("{} ({}){}; {}", .0.sentence, .0.code, detail(.0), .0.remedy)]
     Blocked(Box<Reason>),
+    /// The key of `--auth-key` is used up, expired, revoked, or of another tailnet, and there is no other.
+    #[error(
+        "the control server refused the key of --auth-key: {0}; make a new one, for one ephemeral node with the tags that it is to have"
+    )]
+    KeyRefused(String),
     /// Time is over.
     #[error("{what} within {limit:?}{}", last(.reason.as_deref()))]
     TimedOut { what: String, limit: Duration, reason: Option<Box<Reason>> },
     /// Part of the sandbox ended.
-    #[error("{} {ended}{}", .part.name(), words(.said))]
-    Lost { part: Part, ended: Ended, said: String },
+    #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part))]
+    Lost { part: Part, how: String, said: String },
     /// The sandbox ended without a word.
     #[error("the sandbox ended without a word; was it killed for want of memory? see dmesg")]
     Silent,
@@ -65,21 +71,36 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// What went wrong in the sandbox while it was being built.
-    pub fn sandbox(step: Step, errno: i32) -> Self {
-        let errno = Errno::from_raw(errno);
-        Self::Sandbox { step, errno, remedy: preflight::remedy(step, errno, &preflight::Kernel) }
+    /// A step of the sandbox that failed, with the kernel's answer if it was that.
+    pub fn sandbox(step: Step, errno: Option<i32>, words: String) -> Self {
+        let errno = errno.map(Errno::from_raw);
+        let cause = errno.map_or(words, |errno| errno.to_string());
+        Self::Sandbox { step, cause, remedy: preflight::remedy(step, errno, &preflight::Kernel) }
+    }
+
+    /// A part of the sandbox that ended, with its last words.
+    pub fn lost(part: Part, ended: Ended, said: String) -> Self {
+        let how = match (part, ended) {
+            // These two end with the errno of what kept them from going on.
+            (Part::Broker | Part::Relay, Ended::Exited(code @ 1..)) => {
+                format!("ended: {}", Errno::from_raw(code.into()))
+            }
+            _ => ended.to_string(),
+        };
+        Self::Lost { part, how, said }
     }
 
     /// A failure of the clone that the sandbox begins with.
     pub fn fork(error: ForkError) -> Self {
         match &error {
-            ForkError::Kernel(kernel) => match kernel.raw_os_error() {
-                Some(errno) => Self::sandbox(Step::Namespaces, errno),
-                None => Self::Fork(error),
-            },
+            ForkError::Kernel(kernel) => Self::sandbox(Step::Namespaces, kernel.raw_os_error(), kernel.to_string()),
             ForkError::Threads { .. } => Self::Fork(error),
         }
+    }
+
+    /// Time is over before the command began.
+    pub fn late(what: &str, request: &Request) -> Self {
+        Self::TimedOut { what: what.to_owned(), limit: request.join_timeout, reason: None }
     }
 
     /// For `map_err`: something of this process failed.

@@ -24,12 +24,13 @@ impl Host {
     pub fn read() -> io::Result<Self> {
         let own = getifaddrs()?.filter_map(|interface| address(&interface.address?));
         let gateways = [("/proc/net/route", gateway as fn(&str) -> _), ("/proc/net/ipv6_route", gateway6)];
-        // A kernel without IPv6 has no file of its routes.
-        let gateways = gateways
-            .map(|(file, parse)| fs::read_to_string(file).unwrap_or_default().lines().filter_map(parse).collect());
-        let [gateways, gateways6]: [Vec<IpAddr>; 2] = gateways;
-        let addresses = own.chain(gateways).chain(gateways6).filter(|address| !address.is_loopback()).collect();
-        Ok(Self { addresses, outward: outward(), resolver: fs::read_to_string("/etc/resolv.conf").unwrap_or_default() })
+        let mut addresses: BTreeSet<IpAddr> = own.collect();
+        for (file, parse) in gateways {
+            // A kernel without IPv6 has no file of its routes.
+            addresses.extend(read_if_there(file)?.lines().filter_map(parse));
+        }
+        addresses.retain(|address| !address.is_loopback());
+        Ok(Self { addresses, outward: outward(), resolver: read_if_there("/etc/resolv.conf")? })
     }
 
     /// The first name server.
@@ -45,6 +46,13 @@ impl Host {
             self.resolver.lines().map(str::trim).filter(|line| line.starts_with("search ") && *line != "search .");
         let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
         servers.into_iter().chain(search.map(str::to_owned)).map(|line| line + "\n").collect()
+    }
+}
+
+fn read_if_there(file: &str) -> io::Result<String> {
+    match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
     }
 }
 

@@ -1,17 +1,18 @@
 //! `exec`: one command on a tailnet node of its own, without root, gone when the command ends.
 //!
 //! Two processes share the work. The session stays where it was called, holds the credentials, and speaks HTTP and LocalAPI. The sandbox is
-//! PID 1 of namespaces of its own, holds no credential, and starts what lives in them: pasta, tailscaled, and the command. The kernel ends
+//! PID 1 of namespaces of its own, fetches no credential, and starts what lives in them: pasta, tailscaled, and the command. The kernel ends
 //! the sandbox with the session, and everything else with the sandbox.
 
+mod auth_key;
 mod control;
 mod failure;
 mod firewall;
-mod given;
 mod host;
 mod preflight;
 mod sandbox;
 mod session;
+mod streams;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,10 +25,10 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 use nix::unistd::tcgetpgrp;
 
+pub use self::auth_key::AuthKeyFile;
 pub use self::failure::FAILED;
 use self::failure::Failure;
 use self::firewall::Rules;
-pub use self::given::GivenKey;
 use self::host::Host;
 pub use self::sandbox::Target;
 use self::sandbox::{Output, Plan};
@@ -38,7 +39,8 @@ use crate::config::Settings;
 use crate::federation::Federation;
 use crate::metadata::Metadata;
 
-/// On a link without neighbours a link-local address (RFC 3927) is nobody's; and a random unique local one (RFC 4193).
+/// Two addresses that no host has: a link-local one (RFC 3927; the link to pasta has no other end), and a unique local one that was drawn at
+/// random (RFC 4193).
 const FORWARDER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const FORWARDER6: Ipv6Addr = Ipv6Addr::new(0xfd5e, 0x8a1c, 0x2b90, 0, 0, 0, 0, 0x53);
 
@@ -48,8 +50,10 @@ pub struct Request {
     pub command: Vec<OsString>,
     /// The command's environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Descriptors of the caller's that hold a credential, and are kept from the command.
+    /// Descriptors of the caller's that hold a credential; the session alone keeps them.
     pub withheld: Vec<RawFd>,
+    /// `--auth-key` gave the key.
+    pub auth_key: bool,
     /// tailscaled's, besides what it is always given.
     pub daemon_environment: Vec<(OsString, OsString)>,
     /// Everything that configuration decides.
@@ -94,7 +98,7 @@ pub fn has_terminal() -> bool {
 }
 
 /// Runs the command; gives its exit code, or 125 when exec itself failed. To be called while this process has one thread.
-pub fn run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services>) -> u8 {
+pub fn run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Services>) -> u8 {
     match try_run(request, services) {
         Ok(code) => code,
         Err(failure) => {
@@ -104,7 +108,7 @@ pub fn run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services
     }
 }
 
-fn try_run(request: &Request, services: impl FnOnce() -> anyhow::Result<Services>) -> Result<u8, Failure> {
+fn try_run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Services>) -> Result<u8, Failure> {
     let Blocked { set, before } = signals::block(request.shared_group).map_err(Failure::own("block signals"))?;
     let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
     let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
@@ -129,7 +133,7 @@ fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure
     let pasta = !(request.tailnet_only && sandbox::has_broker());
     let rules = Rules {
         tun: daemon.tun.clone(),
-        host: host.addresses.clone(),
+        host: host.addresses.iter().copied().chain(request.settings.metadata.provider.address()).collect(),
         resolver: host.name_server().map(|server| forwarder(server, pasta)),
         tailnet_only: request.tailnet_only,
         publish: request.publish.clone(),

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 
-use super::control::Step;
+use super::control::{Part, Step};
 use super::sandbox::Programs;
 use crate::tailscaled::supported;
 
@@ -99,11 +99,31 @@ impl Limits for Kernel {
     }
 }
 
+/// What to do about what nobody foresaw.
+const UNEXPECTED: &str = "this is unexpected: please report it, with what --set log.level=debug says";
+
 /// The limit on user namespaces, and those on the others, each ENOSPC when it is reached (namespaces(7)).
 const COUNTS: [&str; 4] = ["user", "pid", "mnt", "net"];
 
-/// What to do about a step that failed with `errno`. The causes are told apart by looking; each was tried, but for those of Docker.
-pub(super) fn remedy(step: Step, errno: Errno, limits: &impl Limits) -> String {
+/// What to do about a part of the sandbox that has ended.
+pub(super) fn remedy_of(part: Part) -> &'static str {
+    match part {
+        Part::Pasta => "upgrade passt, or reach the tailnet alone with --tailnet-only, which needs no pasta",
+        Part::Firewall => {
+            "the kernel must have nf_tables: load the module, or ask whoever runs the host of this container"
+        }
+        Part::Tailscaled => "run it again with --set log.level=debug for its log; dmesg says whether memory ran out",
+        Part::Broker | Part::Relay => {
+            "dmesg says whether memory ran out; where the kernel does not allow it, leave --tailnet-only out"
+        }
+        Part::Init => "dmesg says whether memory ran out",
+    }
+}
+
+/// What to do about a step that failed, with `errno` if the kernel refused. The causes are told apart by looking; each was tried, but for those
+/// of Docker.
+pub(super) fn remedy(step: Step, errno: Option<Errno>, limits: &impl Limits) -> String {
+    let Some(errno) = errno else { return UNEXPECTED.to_owned() };
     match (step, errno) {
         (Step::Namespaces | Step::Network, Errno::ENOSPC) => count(limits),
         (Step::Namespaces, Errno::EPERM | Errno::ENOSYS | Errno::EACCES) => forbidden(limits),
@@ -115,10 +135,10 @@ pub(super) fn remedy(step: Step, errno: Errno, limits: &impl Limits) -> String {
         (Step::Tun, _) => {
             "this user must be able to open it: chmod 666 /dev/net/tun, as distributions have it".to_owned()
         }
-        (Step::Namespaces, Errno::EAGAIN) => {
+        (Step::Namespaces | Step::Processes, Errno::EAGAIN) => {
             "too many processes: see ulimit -u and the control group's pids.max".to_owned()
         }
-        _ => "devbox-agent exec --check says whether that lasts".to_owned(),
+        _ => UNEXPECTED.to_owned(),
     }
 }
 
@@ -178,7 +198,7 @@ mod tests {
             (Step::Mounts, Errno::EACCES, Said("kernel/apparmor_restrict_unprivileged_userns", "1"), "AppArmor"),
             (Step::Tun, Errno::EACCES, nothing, "chmod 666 /dev/net/tun"),
         ] {
-            let said = remedy(step, errno, &limits);
+            let said = remedy(step, Some(errno), &limits);
             assert!(said.contains(expected), "{step:?} {errno}: {said}");
         }
     }

@@ -2,22 +2,32 @@
 
 use std::io;
 
-/// Forbids core dumps of this process and reading its memory through `/proc` by others of the same uid (`PR_SET_DUMPABLE`, prctl(2)).
+use nix::sys::prctl::set_dumpable;
+
+/// Forbids core dumps of this process, and tracing it and reading its memory through `/proc` by others of the same uid (`PR_SET_DUMPABLE`,
+/// prctl(2)). Children inherit it; a program that is executed starts without it, so tailscaled is not affected.
 ///
-/// Called before the first credential is fetched. Programs that are executed later start dumpable again, so tailscaled is not affected;
-/// writing uid maps is, which is why the process that builds namespaces must not hold credentials.
+/// Called before the first credential is fetched. A process for which it is in force cannot write its own uid map.
 pub fn forbid() -> io::Result<()> {
-    Ok(nix::sys::prctl::set_dumpable(false)?)
+    Ok(set_dumpable(false)?)
+}
+
+/// Takes [`forbid`] back, for a process that has a uid map to write.
+pub fn allow() -> io::Result<()> {
+    Ok(set_dumpable(true)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::prctl::get_dumpable;
+
     use super::*;
 
     #[test]
-    fn the_process_is_no_longer_dumpable() {
+    fn the_process_is_dumpable_only_while_that_is_allowed() {
         forbid().expect("prctl");
-        assert!(!nix::sys::prctl::get_dumpable().expect("prctl"));
-        nix::sys::prctl::set_dumpable(true).expect("the other tests of this process are as before");
+        assert!(!get_dumpable().expect("prctl"));
+        allow().expect("the other tests of this process are as before");
+        assert!(get_dumpable().expect("prctl"));
     }
 }

@@ -6,10 +6,12 @@ use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::give_token;
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::job::{EXCHANGE, Job, KEYS, TOKEN, program, told};
 use crate::peer::NUMBERED;
+use crate::tree::Tree;
 
 #[test]
 fn a_run_takes_one_token_one_exchange_and_one_key_and_leaves_no_node() {
@@ -32,6 +34,42 @@ fn a_run_takes_one_token_one_exchange_and_one_key_and_leaves_no_node() {
         let name = started["node"]["name"].as_str().context("the record names no node")?;
         ensure!(name.starts_with("exec-ci-") && started["node"]["tags"][0] == "tag:ci", "{started}");
         ensure!(ended["event"] == "ended" && ended["code"] == 0, "{ended}");
+        job.close().await
+    });
+}
+
+#[test]
+fn a_record_that_nobody_reads_is_no_reason_to_fail() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let mut shell = job.command("bash");
+        // The reader has gone before there is anything to read.
+        shell.args(["-c", "exec 7> >(:); wait $!; exec \"$0\" exec --json 7 -- sh -c 'echo it runs; exit 3'"]);
+        shell.arg(program(&job.machine, "devbox-agent"));
+        let said = job.say(shell).await?;
+        ensure!(said.code == 3 && said.answer == "it runs\n" && said.talk.contains("what --json names"), "{said:?}");
+        job.close().await
+    });
+}
+
+#[test]
+fn only_the_command_holds_its_standard_streams() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.start(&[], "echo ready; exec sleep 1000").await?;
+        let tree = Tree::of(run.pid()).await?;
+        for part in ["session", "sandbox", "broker", "init", "pasta", "tailscaled"] {
+            let input = std::fs::read_link(format!("/proc/{}/fd/0", tree.part(part)?))?;
+            ensure!(input.ends_with("null"), "the {part} reads {}", input.display());
+        }
+        for part in ["session", "sandbox", "broker", "init"] {
+            let output = std::fs::read_link(format!("/proc/{}/fd/1", tree.part(part)?))?;
+            ensure!(output.ends_with("null"), "the {part} writes to {}", output.display());
+        }
+        run.signal(Signal::SIGTERM)?;
+        run.wait().await?;
         job.close().await
     });
 }
@@ -170,14 +208,17 @@ fn what_a_command_leaves_behind_ends_with_it() {
 }
 
 #[test]
-fn check_says_that_it_would_work_and_asks_nobody() {
+fn check_says_that_commands_can_be_run_and_asks_nobody() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
         let mut check = job.command("devbox-agent");
         check.args(["exec", "--check"]);
         let said = job.say(check).await?;
-        ensure!(said.code == 0 && said.answer.is_empty() && said.talk.ends_with("it would work here\n"), "{said:?}");
+        ensure!(
+            said.code == 0 && said.answer.is_empty() && said.talk.ends_with("commands can be run on this machine\n"),
+            "{said:?}"
+        );
         assert_eq!(scene.platform.metadata.server.log.all().len() + scene.platform.api.server.log.all().len(), 0);
         job.close().await
     });

@@ -25,8 +25,8 @@ struct Death {
     took: Duration,
 }
 
-async fn kill_part(job: &Job<'_>, part: &str) -> Result<Death> {
-    let run = job.start(&["--hostname", part], FAMILY).await?;
+async fn kill_part(job: &Job<'_>, options: &[&str], part: &str) -> Result<Death> {
+    let run = job.start(&[&["--hostname", part], options].concat(), FAMILY).await?;
     let victim = Tree::of(run.pid()).await?.part(part)?;
     let killed = Instant::now();
     kill(victim, Signal::SIGKILL).with_context(|| format!("failed to kill the {part}"))?;
@@ -54,7 +54,7 @@ fn the_death_of_any_part_is_the_end_of_all_and_is_named() {
         ];
         let mut times = Vec::new();
         for (part, code, words) in parts {
-            let death = kill_part(&job, part).await?;
+            let death = kill_part(&job, &[], part).await?;
             let lines = usize::from(!words.is_empty());
             let told = death.said.lines().count() == lines && death.said.contains(words);
             ensure!(death.code == code && told, "the {part}: {} {:?}", death.code, death.said);
@@ -66,6 +66,21 @@ fn the_death_of_any_part_is_the_end_of_all_and_is_named() {
             times[times.len() / 2] <= NOTHING_LEFT,
             "as on an idle machine it took {times:?} until nothing was left"
         );
+        delete_nodes(&job).await?;
+        job.close().await
+    });
+}
+
+#[test]
+fn what_stands_for_pasta_is_watched_as_well() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        for (part, words) in [("broker", "the socket broker was killed"), ("relay", "the resolver's relay was killed")]
+        {
+            let death = kill_part(&job, &["--tailnet-only"], part).await?;
+            ensure!(death.code == 125 && death.said.contains(words), "the {part}: {} {:?}", death.code, death.said);
+        }
         delete_nodes(&job).await?;
         job.close().await
     });
@@ -106,6 +121,10 @@ fn a_command_that_takes_too_long_is_ended() {
         let begun = Instant::now();
         let said = job.run(&["--timeout", "500ms"], &["sleep", "1000"]).await?;
         ensure!(said.code == 124 && begun.elapsed() > Duration::from_millis(500), "{said:?}");
+        // Its children are asked too, or a shell would wait for them.
+        let family = ["bash", "-c", "trap 'echo over' TERM; sleep 1000; echo slept"];
+        let said = job.run(&["--timeout", "500ms"], &family).await?;
+        ensure!(said.code == 124 && said.answer == "over\nslept\n", "{said:?}");
         job.close().await
     });
 }

@@ -91,6 +91,13 @@ fn check_names_what_would_not_do() {
             job.check_fails_after(STAND_INS, &[name, words]).await?;
             std::fs::remove_file(path)?;
         }
+        // These two show it only when they do their work.
+        for name in ["pasta", "nft"] {
+            let line = "case $1 in --help) echo --no-map-gw ;; *) echo these are its words >&2; exit 3 ;; esac";
+            let path = job.program(name, line)?;
+            job.check_fails_after(STAND_INS, &[name, "exited with status 3", "these are its words"]).await?;
+            std::fs::remove_file(path)?;
+        }
         nobody_was_asked(&scene)?;
         job.close().await
     });

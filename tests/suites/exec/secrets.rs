@@ -33,6 +33,19 @@ fn search_command_lines(tree: &Tree, search: &mut Search) -> Result<()> {
     Ok(())
 }
 
+/// Another process of the same user cannot read the memory of those that have a credential, or the environment that the caller gave them.
+async fn unreadable(job: &Job<'_>, tree: &Tree) -> Result<()> {
+    for part in ["session", "sandbox", "broker", "init"] {
+        for file in ["environ", "maps", "mem"] {
+            let mut reads = job.command("cat");
+            reads.arg(format!("/proc/{}/{file}", tree.part(part)?));
+            let said = job.say(reads).await?;
+            ensure!(said.code != 0 && said.talk.contains("Permission denied"), "{file} of the {part}: {}", said.talk);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_command_sees_no_credential_anywhere() {
     story(|lab| async move {
@@ -57,13 +70,7 @@ fn a_command_sees_no_credential_anywhere() {
         ensure!(search.leaks().is_empty(), "{:?}", search.leaks());
         ensure!(run.log()?.contains("/etc/resolv.conf"), "the command did not look");
 
-        // Another process of the same user cannot read the memory that has it.
-        for file in ["environ", "maps", "mem"] {
-            let mut reads = job.command("cat");
-            reads.arg(format!("/proc/{}/{file}", run.pid()));
-            let said = job.say(reads).await?;
-            ensure!(said.code != 0 && said.talk.contains("Permission denied"), "{file} of the session: {}", said.talk);
-        }
+        unreadable(&job, &tree).await?;
         run.signal(Signal::SIGTERM)?;
         run.wait().await?;
         job.close().await
@@ -97,6 +104,7 @@ fn a_token_that_was_given_is_kept_from_the_command() {
         }
         search_command_lines(&tree, &mut search)?;
         ensure!(search.leaks().is_empty(), "{:?}", search.leaks());
+        unreadable(&job, &tree).await?;
         run.signal(Signal::SIGTERM)?;
         run.wait().await?;
         job.close().await
@@ -104,24 +112,42 @@ fn a_token_that_was_given_is_kept_from_the_command() {
 }
 
 #[test]
-fn a_key_in_an_open_file_is_kept_from_the_command() {
+fn a_credential_in_an_open_file_is_kept_from_the_command() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        let key = scene.platform.tagged_key(&["tag:ci"], true).await?;
-        give_token(&job, "key", &key)?;
+        give_token(&job, "key", &scene.platform.tagged_key(&["tag:ci"], true).await?)?;
+        let token = scene.platform.issuer.issue(&job.subject(), &format!("api.tailscale.com/{CLIENT}"))?;
+        give_token(&job, "jwt", &token.jwt)?;
         let agent = program(&job.machine, "devbox-agent");
-        let line = format!(
-            "exec {agent} exec --auth-key 7 -- bash -c '[ -e /proc/self/fd/7 ] && cat <&7; echo over' 7</run/workload/key"
-        );
-        let mut shell = job.command("bash");
-        shell.args(["-c", &line]);
-        let said = job.say(shell).await?;
-        ensure!(
-            said.code == 0 && said.answer == "over\n" && said.talk.is_empty(),
-            "the command has its key: {}",
-            said.code
-        );
+        let token = format!("--client-id {CLIENT} --tag tag:ci --token fd:7");
+        for (options, file) in [("--auth-key 7", "key"), (&token, "jwt")] {
+            let command = "bash -c '[ -e /proc/self/fd/7 ] && cat /proc/self/fd/7; echo over'";
+            let line = format!("exec {agent} exec {options} -- {command} 7</run/workload/{file}");
+            let mut shell = job.command("bash");
+            shell.args(["-c", &line]);
+            let said = job.say(shell).await?;
+            // Its answer may be the credential.
+            ensure!(said.code == 0 && said.talk.is_empty(), "{options}: {} {}", said.code, said.talk);
+            ensure!(said.answer == "over\n", "{options}: the command has it");
+        }
+        job.close().await
+    });
+}
+
+#[test]
+fn a_credential_that_is_not_there_or_not_taken_is_named() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        job.fails(&["--token", "fd:9", "--client-id", CLIENT, "--tag", "tag:ci"], &["descriptor 9 is not open"])
+            .await?;
+        job.fails(&["--auth-key", "/run/workload/none"], &["--auth-key", "/run/workload/none", "admin console"])
+            .await?;
+        give_token(&job, "key", &scene.platform.tagged_key(&["tag:ci"], true).await?)?;
+        let key = ["--auth-key", "/run/workload/key"];
+        assert_eq!(job.script(&key, "echo over", 0).await?, "over\n");
+        job.fails(&key, &["already used", "make a new one"]).await?;
         job.close().await
     });
 }

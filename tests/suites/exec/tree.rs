@@ -33,14 +33,15 @@ impl Tree {
         self.0.iter().map(|(_, pid)| *pid).collect()
     }
 
-    /// One of `session`, `sandbox`, `pasta`, `tailscaled`, `broker`, `init` and `command`.
+    /// One of `session`, `sandbox`, `pasta`, `tailscaled`, `broker`, `relay`, `init` and `command`; `relay` in the place of `pasta` where the
+    /// tailnet is all that is reached.
     pub fn part(&self, name: &str) -> Result<Pid> {
         let found = self.0.iter().find(|(part, _)| *part == name);
         found.map(|(_, pid)| *pid).with_context(|| format!("there is no {name} in {self:?}"))
     }
 }
 
-/// Every process of any run: they alone are in PID namespaces below the story's. pasta makes itself namespaces of other kinds, by which it could
+/// Every process of any run, in the order of their numbers: they alone are in PID namespaces below the story's. pasta makes itself namespaces of other kinds, by which it could
 /// not be found.
 pub fn nested() -> Result<Vec<Pid>> {
     let mut found = Vec::new();
@@ -48,6 +49,7 @@ pub fn nested() -> Result<Vec<Pid>> {
         let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
         found.extend(number.map(Pid::from_raw).filter(|pid| depth(*pid) > 1 && state(*pid) != Some('Z')));
     }
+    found.sort();
     Ok(found)
 }
 
@@ -62,12 +64,14 @@ fn find(session: Pid) -> Result<Option<Tree>> {
         let sandbox = child(session, &|_| true)?;
         // It is PID 1 of a namespace below the sandbox's.
         let init = child(sandbox, &|pid| depth(pid) > depth(sandbox))?;
-        // The broker has the same program as init.
+        // Broker and relay have the same program as init, and are made in this order.
         let broker = child(sandbox, &|pid| named("devbox-agent")(pid) && pid != init)?;
+        let relay = child(sandbox, &|pid| named("devbox-agent")(pid) && pid != init && pid > broker);
+        let pasta = child(sandbox, &named("pas"));
         Some(Tree(vec![
             ("session", session),
             ("sandbox", sandbox),
-            ("pasta", child(sandbox, &named("pas"))?),
+            pasta.map(|pasta| ("pasta", pasta)).or(relay.map(|relay| ("relay", relay)))?,
             ("tailscaled", child(sandbox, &named("tailscaled"))?),
             ("broker", broker),
             ("init", init),

@@ -9,15 +9,14 @@ use nix::unistd::{Pid, setpgid};
 
 use super::Plan;
 use super::identity::Caller;
+use crate::exec::FAILED;
 use crate::exec::control::{News, tell};
-use crate::sys::descriptor;
+use crate::sys::dumpable;
 
 /// As a shell has it: no such program.
 const NOT_FOUND: u8 = 127;
 /// As a shell has it: a program that cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// As chroot(1) and timeout(1) have it: the failure is exec's own.
-const FAILED: u8 = 125;
 
 /// Becomes the command, as the caller; returns only when it could not.
 pub(super) fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> u8 {
@@ -36,8 +35,9 @@ fn prepare(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     if !plan.shared_group {
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     }
+    // Only who is open to tracing may write its own uid map.
+    dumpable::allow()?;
     caller.return_to()?;
     plan.mask.thread_set_mask()?;
-    plan.withheld.iter().try_for_each(|number| descriptor::keep(*number))?;
     tell(control, &News::Running, None)
 }

@@ -7,32 +7,35 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::identity::Caller;
-use super::processes::leave_terminal;
 use super::{Plan, command, mounts};
 use crate::exec::control::{Ended, News, Step, tell};
-use crate::sys::fork::{self, ForkError};
+use crate::exec::streams;
+use crate::sys::fork;
 
 /// Runs the command and tells how it ended.
 pub(super) fn live(plan: &Plan, caller: Caller, control: &OwnedFd) -> u8 {
     if let Err(error) = mounts::show_to_command() {
-        let errno = error.raw_os_error().unwrap_or_default();
-        // A session that has gone needs no word.
-        let _ = tell(control, &News::Unbuilt { step: Step::Mounts, errno }, None);
-        return 1;
+        return failed(control, Step::Mounts, &error);
     }
     match run(plan, caller, control) {
         Ok(()) => 0,
-        Err(_) => 1,
+        Err(error) => failed(control, Step::Processes, &error),
     }
 }
 
-fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> Result<(), ForkError> {
+fn failed(control: &OwnedFd, step: Step, error: &io::Error) -> u8 {
+    // A session that has gone needs no word.
+    let _ = tell(control, &News::failed(step, error), None);
+    1
+}
+
+fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     if let Some(target) = &plan.wait_for {
         target.wait();
         tell(control, &News::Answered, None)?;
     }
     let command = fork::run(|| command::run(plan, caller, control))?;
-    leave_terminal()?;
+    streams::give_back()?;
     let ended = wait(command, control)?;
     tell(control, &News::Ended(ended), None)?;
     Ok(())

@@ -1,6 +1,7 @@
 //! PID 1 of the sandbox: makes the namespaces, starts what lives in them, and ends them all with itself.
 //!
-//! It never holds a credential, because it must be open to tracing while the uid maps are written, and it speaks to nobody but the session.
+//! It fetches no credential and speaks to nobody but the session. What its caller's environment has, such as a job's token, it has as well, as
+//! every process of the caller's does; so it is closed to tracing as soon as its uid maps are written.
 
 mod broker;
 mod command;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::close;
 
 use self::identity::Caller;
 pub use self::probe::Target;
@@ -28,12 +30,12 @@ use super::control::{News, Step, tell};
 use super::firewall::Rules;
 use super::host::Host;
 use crate::sys::fork::{self, ForkError};
-use crate::sys::{descriptor, packet};
+use crate::sys::{descriptor, dumpable, packet};
 
 /// tailscaled's own directory, below the sandbox's private `/run`.
-pub(super) const ROOM: &str = "/run/devbox-agent-exec";
+pub(super) const DIRECTORY: &str = "/run/devbox-agent-exec";
 
-/// Below [`ROOM`], and through the descriptor that comes with [`News::Built`].
+/// Below [`DIRECTORY`], and through the descriptor that comes with [`News::Built`].
 pub(super) const SOCKET: &str = "tailscaled.sock";
 pub(super) const NOTIFY: &str = "notify.sock";
 pub(super) const RESOLVER: &str = "resolv.conf";
@@ -63,7 +65,7 @@ pub(super) struct Plan {
     pub shared_group: bool,
     /// The signals that the caller has blocked, as the command will.
     pub mask: SigSet,
-    /// Descriptors that the command does not get.
+    /// Descriptors of the caller's that hold a credential: the sandbox does not keep them.
     pub withheld: Vec<RawFd>,
     /// Where tailscaled's, and pasta's and nft's, output goes.
     pub output: Output,
@@ -122,9 +124,8 @@ fn live(plan: Plan, caller: Caller, control: OwnedFd) -> u8 {
     match build(plan, caller, &control).and_then(|processes| processes.watch().map_err(Step::Processes.failed())) {
         Ok(()) => 0,
         Err(Failed { step, source }) => {
-            let errno = source.raw_os_error().unwrap_or_default();
             // A session that has gone needs no word.
-            let _ = tell(&control, &News::Unbuilt { step, errno }, None);
+            let _ = tell(&control, &News::failed(step, &source), None);
             1
         }
     }
@@ -133,7 +134,9 @@ fn live(plan: Plan, caller: Caller, control: OwnedFd) -> u8 {
 /// The order is that of the dependencies: pasta and the broker keep the host's network, everything after them has the sandbox's.
 fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Failed> {
     die_with_the_session(control).map_err(Step::Namespaces.failed())?;
+    plan.withheld.iter().try_for_each(|number| close(*number)).map_err(Step::Processes.failed())?;
     caller.become_root().map_err(Step::IdMaps.failed())?;
+    dumpable::forbid().map_err(Step::IdMaps.failed())?;
     mounts::build(&plan.host, plan.rules.resolver).map_err(Step::Mounts.failed())?;
     open_tun().map_err(Step::Tun.failed())?;
     let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
@@ -147,8 +150,8 @@ fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Fai
     }
     processes.use_network(network);
     processes.start_firewall().map_err(Step::Processes.failed())?;
-    let room = File::open(ROOM).map_err(Step::Mounts.failed())?;
-    tell(control, &News::Built, Some(room.as_raw_fd())).map_err(Step::Processes.failed())?;
+    let directory = File::open(DIRECTORY).map_err(Step::Mounts.failed())?;
+    tell(control, &News::Built, Some(directory.as_raw_fd())).map_err(Step::Processes.failed())?;
     Ok(processes)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{RESOLVER, ROOM};
+use super::{DIRECTORY, RESOLVER};
 use crate::exec::host::Host;
 use crate::sys::mount_tree::Tree;
 
@@ -22,6 +22,9 @@ pub(super) const NETWORK: &str = "/run/user/0/netns";
 const RESOLVED: &str = "/run/systemd/resolve";
 const NSCD: &str = "/run/nscd";
 
+/// Where the host's own tailscaled listens: it dials into its tailnet for every user (`tailscale nc`).
+const TAILSCALE: &str = "/run/tailscale";
+
 const NONE: Option<&str> = None;
 
 /// Makes the first view: a private `/run`, and an `/etc` in which tailscaled may write `resolv.conf`.
@@ -30,12 +33,12 @@ pub(super) fn build(host: &Host, forwarder: Option<IpAddr>) -> io::Result<()> {
     proc()?;
     tmpfs("/run", "mode=755,size=64m")?;
     for (directory, mode) in [("", 0o700), ("state", 0o700), ("tmp", 0o700), ("etc", 0o755)] {
-        DirBuilder::new().mode(mode).create(Path::new(ROOM).join(directory))?;
+        DirBuilder::new().mode(mode).create(Path::new(DIRECTORY).join(directory))?;
     }
     DirBuilder::new().recursive(true).mode(0o700).create("/run/user/0")?;
     fs::write(NETWORK, "")?;
     fs::write(HOST_RESOLVER, &host.resolver)?;
-    fs::write(Path::new(ROOM).join(RESOLVER), host.resolver(forwarder))?;
+    fs::write(Path::new(DIRECTORY).join(RESOLVER), host.resolver(forwarder))?;
     etc()
 }
 
@@ -55,7 +58,7 @@ fn tmpfs(path: &str, options: &str) -> io::Result<()> {
 /// An `/etc` of links to the host's. `resolv.conf` is a mount: tailscaled cannot replace it by another file, writes into it instead, and
 /// so every other mount of the same file follows. An overlay would not do: it refuses an `/etc` in which anything is mounted.
 fn etc() -> io::Result<()> {
-    let host = Path::new(ROOM).join("etc");
+    let host = Path::new(DIRECTORY).join("etc");
     mount(Some("/etc"), &host, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
     tmpfs("/etc", "mode=755,size=4m")?;
     for entry in fs::read_dir(&host)? {
@@ -65,7 +68,7 @@ fn etc() -> io::Result<()> {
         }
     }
     fs::write("/etc/resolv.conf", "")?;
-    Ok(mount(Some(&Path::new(ROOM).join(RESOLVER)), "/etc/resolv.conf", NONE, MsFlags::MS_BIND, NONE)?)
+    Ok(mount(Some(&Path::new(DIRECTORY).join(RESOLVER)), "/etc/resolv.conf", NONE, MsFlags::MS_BIND, NONE)?)
 }
 
 /// Gives pasta, in a mount namespace of its own, the host's resolver configuration.
@@ -77,7 +80,7 @@ pub(super) fn show_host_resolver() -> io::Result<()> {
 ///
 /// tailscaled's socket is out of sight then: whoever opened it with the caller's uid would be root to tailscaled.
 pub(super) fn show_to_command() -> io::Result<()> {
-    let resolver = Tree::copy(&Path::new(ROOM).join(RESOLVER))?;
+    let resolver = Tree::copy(&Path::new(DIRECTORY).join(RESOLVER))?;
     umount2("/etc/resolv.conf", MntFlags::MNT_DETACH)?;
     umount2("/etc", MntFlags::MNT_DETACH)?;
     umount2("/run", MntFlags::MNT_DETACH)?;
@@ -88,8 +91,8 @@ pub(super) fn show_to_command() -> io::Result<()> {
             fs::write(Path::new(RESOLVED).join(name), "")?;
         }
     }
-    if Path::new(NSCD).is_dir() {
-        tmpfs(NSCD, "mode=755,size=64k")?;
+    for hidden in [NSCD, TAILSCALE].into_iter().filter(|path| Path::new(path).is_dir()) {
+        tmpfs(hidden, "mode=755,size=64k")?;
     }
     resolver.attach("/etc/resolv.conf".as_ref())?;
     proc()

@@ -40,7 +40,7 @@ pub(super) fn build() -> io::Result<Network> {
 pub(super) struct Network {
     routes: OwnedFd,
     /// The interface is there as long as the file is open.
-    _nowhere: Option<File>,
+    tap: Option<File>,
 }
 
 impl Network {
@@ -49,13 +49,13 @@ impl Network {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         let groups = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
-        Ok(Self { routes: socket, _nowhere: None })
+        Ok(Self { routes: socket, tap: None })
     }
 
     /// Makes an interface in which packets get lost, so that tailscaled sees a network: with the host's own address, because that is the one
     /// of the sockets that the broker makes for it.
     pub fn lead_nowhere(&mut self, address: Option<Ipv4Addr>) -> io::Result<()> {
-        self._nowhere = Some(interface::tap(NOWHERE)?);
+        self.tap = Some(interface::tap(NOWHERE)?);
         interface::lead_everywhere(NOWHERE, address.unwrap_or(TEST_NET))
     }
 

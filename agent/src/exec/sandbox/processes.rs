@@ -12,13 +12,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::MsgFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
+use nix::unistd::{Pid, setpgid};
 
 use super::identity::Caller;
 use super::mounts::{self, NETWORK};
 use super::network::Network;
-use super::{NOTIFY, Plan, ROOM, SOCKET, broker, init, relay};
+use super::{DIRECTORY, NOTIFY, Plan, SOCKET, broker, init, relay};
 use crate::exec::control::{Ended, News, Order, Part, hear, tell};
+use crate::exec::streams;
 use crate::sys::fork::{self, ForkError};
 use crate::sys::{descriptor, packet};
 
@@ -33,6 +34,8 @@ pub(super) struct Processes {
     network: Option<Network>,
     start: Wanted,
     run: Wanted,
+    leads_out: bool,
+    ready: bool,
 }
 
 /// What was asked for, and may have to wait for something else.
@@ -65,6 +68,8 @@ impl Processes {
             network: None,
             start: Wanted::No,
             run: Wanted::No,
+            leads_out: false,
+            ready: false,
         }
     }
 
@@ -91,18 +96,21 @@ impl Processes {
         Ok(Some(Gate(gate)))
     }
 
-    /// The same is true of the broker. Where the kernel cannot do it, tailscaled's packets go through pasta.
+    /// Starts the broker, while this process is still in the host's network. Where the kernel cannot do it there is none, and tailscaled's
+    /// packets go through pasta.
     pub fn start_broker(&mut self) -> Result<(), ForkError> {
         if !broker::possible() {
             return Ok(());
         }
         let (ours, its) = packet::pair()?;
-        self.fork(Part::Broker, move || served(|| broker::serve(its)))?;
+        let dispensable = self.has_pasta();
+        self.fork(Part::Broker, move || served(|| broker::serve(its, dispensable)))?;
         self.broker = Some(ours);
         Ok(())
     }
 
-    /// So is that of the relay, which is pasta's part where there is none.
+    /// Starts the relay of names' questions, which stands for pasta's `--dns-forward` where there is no pasta; like the broker it lives in the
+    /// host's network.
     pub fn start_relay(&mut self) -> Result<Option<OwnedFd>, ForkError> {
         let (None, Some(server)) = (&self.plan.programs.pasta, self.plan.host.name_server()) else { return Ok(None) };
         let (ours, its) = packet::pair()?;
@@ -120,13 +128,16 @@ impl Processes {
 
     /// Sets the rules; the command waits until they are in force.
     pub fn start_firewall(&mut self) -> Result<(), ForkError> {
-        let (read, mut write) = io::pipe()?;
-        write.write_all(self.plan.rules.text().as_bytes())?;
+        let file = Path::new(DIRECTORY).join("rules");
+        std::fs::write(&file, self.plan.rules.text())?;
         let mut command = Command::new(&self.plan.programs.nft);
-        command.env_clear().args(["-f", "-"]);
+        command.env_clear().arg("-f").arg(file);
         let output = self.plan.output.others.try_clone()?;
-        drop(write);
-        self.fork(Part::Firewall, move || started(spawned(command, read.into(), output)))
+        self.fork(Part::Firewall, move || started(streams::null().and_then(|null| spawned(command, null, output))))
+    }
+
+    fn has_pasta(&self) -> bool {
+        self.plan.programs.pasta.is_some()
     }
 
     /// Makes a child that is a part of the sandbox.
@@ -156,12 +167,12 @@ impl Processes {
                 Err(error) => return Err(error),
             }
             self.reap()?;
-            self.proceed().map_err(io::Error::other)?;
+            self.proceed()?;
         }
     }
 
     fn wait(&self, children: &SignalFd) -> io::Result<()> {
-        let routes = self.network.as_ref().filter(|_| self.start == Wanted::Yes);
+        let routes = self.network.as_ref().filter(|_| !self.leads_out);
         let mut descriptors = vec![
             PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
@@ -192,14 +203,19 @@ impl Processes {
 
     /// Starts what was asked for and has what it needs. A tailscaled that was started before the network was there would now and then miss it
     /// for a second, and rarely for half a minute.
-    fn proceed(&mut self) -> Result<(), ForkError> {
-        let leads_out = self.start == Wanted::Yes
-            && self.network.as_ref().is_some_and(|network| network.leads_out().unwrap_or(true));
-        if leads_out {
+    fn proceed(&mut self) -> io::Result<()> {
+        if let (false, Some(network)) = (self.leads_out, &self.network) {
+            self.leads_out = network.leads_out()?;
+        }
+        if self.start == Wanted::Yes && self.leads_out {
             self.start = Wanted::Done;
             self.start_tailscaled()?;
         }
         let safe = !self.running.iter().any(|(part, _)| *part == Part::Firewall);
+        if safe && self.leads_out && !self.ready {
+            self.ready = true;
+            tell(&self.control, &News::Ready, None)?;
+        }
         if self.run == Wanted::Yes && safe {
             self.run = Wanted::Done;
             self.start_command()?;
@@ -208,26 +224,25 @@ impl Processes {
     }
 
     fn start_tailscaled(&mut self) -> Result<(), ForkError> {
-        let room = |name: &str| Path::new(ROOM).join(name);
+        let own = |name: &str| Path::new(DIRECTORY).join(name);
         let mut command = Command::new(&self.plan.programs.tailscaled);
         command
-            .args([format!("--socket={ROOM}/{SOCKET}"), format!("--statedir={ROOM}/state")])
+            .args([format!("--socket={DIRECTORY}/{SOCKET}"), format!("--statedir={DIRECTORY}/state")])
             .args(["--state=mem:", "--port=0"])
             .arg(format!("--tun={}", self.plan.rules.tun))
             .env_clear()
             .envs(self.plan.daemon_environment.iter().cloned())
             // With one it would restart the host's systemd-resolved, and try iptables.
             .env("PATH", "/nonexistent")
-            .env("HOME", ROOM)
-            .env("TMPDIR", room("tmp"))
-            .env("TS_LOGS_DIR", room("state"))
-            .env("NOTIFY_SOCKET", room(NOTIFY));
+            .env("HOME", DIRECTORY)
+            .env("TMPDIR", own("tmp"))
+            .env("TS_LOGS_DIR", own("state"))
+            .env("NOTIFY_SOCKET", own(NOTIFY));
         let output = self.plan.output.tailscaled.try_clone()?;
-        let broker = self.broker.take();
+        let (broker, dispensable) = (self.broker.take(), self.has_pasta());
         self.fork(Part::Tailscaled, move || {
-            // Without it tailscaled makes its sockets itself: slower, and no reason to fail.
-            let _ = broker.as_ref().map(broker::use_broker);
-            started(null().and_then(|null| spawned(command, null, output)))
+            let brokered = broker.as_ref().map_or(Ok(()), |broker| broker::use_broker(broker, dispensable, &output));
+            started(brokered.and_then(|()| spawned(command, streams::null()?, output)))
         })
     }
 
@@ -236,14 +251,14 @@ impl Processes {
             Some(pid) => pid,
             None => fork::end(init::live(&self.plan, self.caller, &self.control)),
         };
-        leave_terminal()?;
+        streams::give_back()?;
         self.running.push((Part::Init, pid));
         Ok(())
     }
 
     /// Rules that are set are done, and so is a broker that was not needed: tailscaled then reaches everything through pasta.
     fn may_end(&self, part: Part, ended: Ended) -> bool {
-        let dispensable = part == Part::Firewall || (part == Part::Broker && self.plan.programs.pasta.is_some());
+        let dispensable = part == Part::Firewall || (part == Part::Broker && self.has_pasta());
         dispensable && ended == Ended::Exited(0)
     }
 
@@ -266,23 +281,11 @@ impl Processes {
     }
 }
 
-/// Gives the standard streams back: whoever reads the command's output sees its end when the command ends.
-pub(super) fn leave_terminal() -> io::Result<()> {
-    let null = null()?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    Ok(())
-}
-
-fn null() -> io::Result<OwnedFd> {
-    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
-}
-
 fn serve_network(command: Command, mut wait: PipeReader, output: OwnedFd) -> io::Result<()> {
     wait.read_exact(&mut [0])?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mounts::show_host_resolver()?;
-    spawned(command, null()?, output)
+    spawned(command, streams::null()?, output)
 }
 
 /// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's and no signal blocked.
@@ -293,9 +296,11 @@ fn spawned(mut command: Command, input: OwnedFd, output: OwnedFd) -> io::Result<
     Err(command.process_group(0).exec())
 }
 
-/// Serves, with the standard streams given back; gives what the child ends with: 0, or the errno of why it could not go on.
+/// Serves, with the standard streams given back and in a process group that Ctrl-Z does not stop; gives what the child ends with: 0, or the
+/// errno of why it could not go on.
 fn served(serve: impl FnOnce() -> io::Result<()>) -> u8 {
-    match leave_terminal().and_then(|()| serve()) {
+    let own_group = || setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(io::Error::from);
+    match streams::give_back().and_then(|()| own_group()).and_then(|()| serve()) {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().map_or(1, |errno| (errno as u8).max(1)),
     }

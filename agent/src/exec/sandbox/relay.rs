@@ -32,6 +32,7 @@ pub(super) fn serve(from: &OwnedFd, server: IpAddr) -> io::Result<()> {
         return Ok(());
     };
     let inside = UdpSocket::from(inside);
+    inside.set_nonblocking(true)?;
     let mut open: Vec<Open> = Vec::new();
     let mut message = [0; MESSAGE_MAX];
     loop {
@@ -44,11 +45,18 @@ pub(super) fn serve(from: &OwnedFd, server: IpAddr) -> io::Result<()> {
             }
         }
         if ready[0] {
-            let (length, asker) = inside.recv_from(&mut message)?;
+            let (length, asker) = match inside.recv_from(&mut message) {
+                // A datagram that was announced may turn out to be damaged (select(2)).
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                received => received?,
+            };
             if open.len() == OPEN_MAX {
                 open.remove(0);
             }
-            open.extend(ask(&message[..length], server).ok().map(|socket| Open { socket, asker }));
+            match ask(&message[..length], server) {
+                Ok(socket) => open.push(Open { socket, asker }),
+                Err(error) => tracing::debug!("a name's question cannot be passed on to {server}: {error}"),
+            }
         }
     }
 }
@@ -66,6 +74,7 @@ fn ask(question: &[u8], server: IpAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect((server, PORT))?;
+    socket.set_nonblocking(true)?;
     socket.send(question)?;
     Ok(socket)
 }

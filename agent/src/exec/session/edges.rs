@@ -1,7 +1,5 @@
 //! The core's outside, for a node that lives as long as one command.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +7,12 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::directory::Directory;
 use super::link::Sender;
 use super::supervisor::SandboxSupervisor;
 use crate::core::edges::{Edges, ServiceManager};
 use crate::core::reason::Fault;
 use crate::exec::control::Ended;
-use crate::exec::sandbox::{NOTIFY, RESOLVER, SOCKET};
 use crate::exec::{Request, Services};
 use crate::identity::{Loaded, Record, Store};
 use crate::systemd::Alone;
@@ -23,40 +21,20 @@ use crate::tailscaled::{LocalApiClient, LocalApiError};
 /// How long control may take to confirm the logout.
 pub(super) const LOGOUT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The sandbox's own directory, which no path of this process's mount namespace leads to.
-#[derive(Debug)]
-pub(super) struct Room(OwnedFd);
-
-impl Room {
-    pub fn new(directory: OwnedFd) -> Self {
-        Self(directory)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        // /proc/self/fd is open to this process also when it is not dumpable.
-        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
-    }
-
-    /// tailscaled's resolver configuration, which the command gets.
-    pub fn resolver(&self) -> PathBuf {
-        self.path(RESOLVER)
-    }
-}
-
 /// Makes every edge; nothing is sent yet.
 pub(super) fn edges(
-    room: &Room,
+    directory: &Directory,
     request: &Request,
     services: Services,
     orders: Sender,
     ended: watch::Receiver<Option<Ended>>,
 ) -> Result<Edges, LocalApiError> {
-    let local = LocalApiClient::new(room.path(SOCKET), LOGOUT_DEADLINE)?.with_preferences(preferences(request));
+    let local = LocalApiClient::new(directory.socket(), LOGOUT_DEADLINE)?.with_preferences(preferences(request));
     Ok(Edges {
         metadata: services.metadata,
         federation: services.federation,
         tailscaled: Arc::new(local),
-        supervisor: SandboxSupervisor::new(room.path(NOTIFY), orders, ended),
+        supervisor: SandboxSupervisor::new(directory.notify(), orders, ended),
         host: Arc::new(Alone),
         store: Arc::new(Forgetful),
         clock: services.clock,

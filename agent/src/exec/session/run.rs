@@ -9,25 +9,31 @@ use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::edges::{LOGOUT_DEADLINE, Room, edges};
+use super::directory::Directory;
+use super::edges::{LOGOUT_DEADLINE, edges};
+use super::lines::Lines;
 use super::link::{Link, Sender};
+use super::progress::Progress;
+use super::record::Record;
+use super::resolver;
 use super::signals::{Arrived, Signals};
-use super::voice::Voice;
-use super::{Lines, resolver};
 use crate::core::drive::{Drive, Input};
 use crate::core::fold::{Ending, Event};
 use crate::core::phase::Phase;
-use crate::core::reason::Class;
+use crate::core::reason::{Class, Code};
 use crate::core::scribe::{Outlets, newborn};
 use crate::core::world::{Configured, World};
 use crate::exec::control::{Ended, News, Order, Part};
 use crate::exec::failure::Failure;
-use crate::exec::{Request, Services};
+use crate::exec::{Request, Services, streams};
 use crate::socket::document::Document;
 use crate::sys::packet::Packet;
 
 /// What timeout(1) ends with.
 const TIMED_OUT: u8 = 124;
+
+/// What a shell ends with after SIGKILL.
+const KILLED: u8 = 128 + Signal::SIGKILL as u8;
 
 /// How long a command may take to end on SIGTERM, as `docker stop` has it; then it is killed, so that its node can still be removed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -56,21 +62,22 @@ enum Deadline {
     Join,
     /// The command should have ended: `--timeout`.
     Command,
-    /// The command had its time to end by itself.
-    Grace,
 }
 
 pub(super) struct Run<'a> {
     request: &'a Request,
     link: Link,
     orders: Sender,
-    room: Room,
+    directory: Directory,
     signals: Signals,
     outputs: [Lines; 2],
-    voice: Voice,
+    progress: Progress,
+    record: Record,
     tailscaled: watch::Sender<Option<Ended>>,
     state: State,
     deadline: Option<(Instant, Deadline)>,
+    /// When the command, asked to end, is killed.
+    grace: Option<Instant>,
     /// When Ctrl-C was pressed last.
     interrupted: Option<Instant>,
     /// The exit code, whatever the command's own is.
@@ -84,24 +91,26 @@ impl<'a> Run<'a> {
     pub fn new(
         request: &'a Request,
         link: Link,
-        room: Room,
+        directory: Directory,
         signals: Signals,
         outputs: [Lines; 2],
-        voice: Voice,
+        record: Record,
+        deadline: Instant,
     ) -> Self {
-        let deadline = Some((Instant::now() + request.join_timeout, Deadline::Join));
         let document = Arc::new(newborn(request.began, ""));
         Self {
             request,
             orders: link.sender(),
             link,
-            room,
+            directory,
             signals,
             outputs,
-            voice,
+            progress: Progress::new(request.quiet),
+            record,
             tailscaled: watch::Sender::new(None),
             state: State::Joining,
-            deadline,
+            deadline: Some((deadline, Deadline::Join)),
+            grace: None,
             interrupted: None,
             code: None,
             document,
@@ -112,7 +121,7 @@ impl<'a> Run<'a> {
     pub async fn until_done(mut self, services: Services) -> Result<u8, Failure> {
         let provider = services.metadata.provider();
         let now = services.clock.now();
-        let edges = edges(&self.room, self.request, services, self.orders.clone(), self.tailscaled.subscribe())?;
+        let edges = edges(&self.directory, self.request, services, self.orders.clone(), self.tailscaled.subscribe())?;
         let settings = self.request.settings.clone();
         let world = World::new(String::new(), Configured::of(&settings), edges.store.load());
         let (to_core, mut inputs) = mpsc::channel(8);
@@ -124,7 +133,7 @@ impl<'a> Run<'a> {
             ended = self.watch(documents) => ended,
             Err(panicked) = &mut core => return Err(Failure::Panicked(panicked.to_string())),
         };
-        self.voice.hush();
+        self.progress.end();
         if ended.as_ref().is_err_and(Failure::cuts_off) {
             return ended;
         }
@@ -154,7 +163,8 @@ impl<'a> Run<'a> {
                     let document = documents.borrow_and_update().clone();
                     self.look(document).await?;
                 }
-                deadline = until(self.deadline) => self.late(deadline)?,
+                () = until(self.deadline.map(|(at, _)| at)) => self.late()?,
+                () = until(self.grace) => self.kill(self.code.unwrap_or(KILLED))?,
                 () = tailscaled.follow() => {}
                 () = others.follow() => {}
             }
@@ -166,7 +176,7 @@ impl<'a> Run<'a> {
         self.document = document;
         match (self.document.phase, &self.document.reason) {
             (Phase::Online, _) => {
-                let settled = resolver::settled(&self.room.resolver()).await;
+                let settled = resolver::settled(&self.directory.resolver()).await;
                 settled.map_err(Failure::own("watch the resolver's configuration"))?;
                 self.state = State::Starting;
                 self.order(Order::Run)
@@ -174,11 +184,14 @@ impl<'a> Run<'a> {
             (Phase::Blocked, Some(reason)) if reason.class == Class::Blocked => {
                 Err(Failure::Blocked(Box::new(reason.clone())))
             }
+            (_, Some(reason)) if reason.code == Code::KeyRefused && self.request.auth_key => {
+                Err(Failure::KeyRefused(reason.detail.clone()))
+            }
             (Phase::Unassigned, _) => Err(Failure::Services(
                 "the platform names no tailnet for this machine; take the token from elsewhere, with --provider or --token".to_owned(),
             )),
             (phase, _) => {
-                self.voice.progress(&phase.as_str().replace('_', " "));
+                self.progress.show(&phase.as_str().replace('_', " "));
                 Ok(())
             }
         }
@@ -187,35 +200,34 @@ impl<'a> Run<'a> {
     /// Takes news in; gives the exit code when the command has ended.
     async fn hear(&mut self, (news, packet): (News, Packet)) -> Result<Option<u8>, Failure> {
         match news {
-            News::Built | News::Answered => {}
-            News::Unbuilt { step, errno } => return Err(Failure::sandbox(step, errno)),
+            News::Built | News::Ready | News::Answered => {}
+            News::Failed { step, errno, words } => return Err(Failure::sandbox(step, errno, words)),
             News::Running => self.running(packet)?,
             News::Stopped if !self.request.shared_group => {
                 // It is continued by whoever continues the command, which is told of that signal.
                 raise(Signal::SIGSTOP).map_err(Failure::own("stop with the command"))?;
             }
             News::Stopped => {}
-            News::Ended(ended) => return self.ended(Some(ended), self.code.unwrap_or(ended.code())).map(Some),
-            News::Lost { part: Part::Init, ended } => match self.code {
-                Some(code) => return self.ended(Some(ended), code).map(Some),
-                None => return Err(self.lost(Part::Init, ended).await),
-            },
+            News::Ended(ended) => return Ok(Some(self.ended(ended))),
+            News::Lost { part: Part::Init, ended } if self.code.is_some() => return Ok(Some(self.ended(ended))),
             News::Lost { part, ended } => return Err(self.lost(part, ended).await),
         }
         Ok(None)
     }
 
     fn running(&mut self, packet: Packet) -> Result<(), Failure> {
-        self.voice.hush();
-        self.voice.started(&self.document).map_err(Failure::own("write what --json names"))?;
-        self.state = State::Running(Pid::from_raw(packet.sender.unwrap_or_default()));
+        streams::give_back().map_err(Failure::own("give the standard streams back"))?;
+        self.progress.end();
+        self.record.started(&self.document);
+        self.state = State::Running(Pid::from_raw(packet.sender.ok_or(Failure::Silent)?));
         self.deadline = self.request.timeout.map(|timeout| (Instant::now() + timeout, Deadline::Command));
         Ok(())
     }
 
-    fn ended(&mut self, ended: Option<Ended>, code: u8) -> Result<u8, Failure> {
-        self.voice.ended(ended, code).map_err(Failure::own("write what --json names"))?;
-        Ok(code)
+    fn ended(&mut self, ended: Ended) -> u8 {
+        let code = self.code.unwrap_or(ended.code());
+        self.record.ended(ended, code);
+        code
     }
 
     async fn lost(&mut self, part: Part, ended: Ended) -> Failure {
@@ -223,32 +235,36 @@ impl<'a> Run<'a> {
             self.tailscaled.send_replace(Some(ended));
         }
         let said = self.outputs[usize::from(part != Part::Tailscaled)].told().await;
-        Failure::Lost { part, ended, said }
+        Failure::lost(part, ended, said)
     }
 
     /// A command in the caller's process group has got what the terminal sent already.
-    fn pass_on(&mut self, Arrived { signal, from_terminal }: Arrived) -> Result<(), Failure> {
+    fn pass_on(&mut self, arrived: Arrived) -> Result<(), Failure> {
+        let Arrived { signal, from_terminal } = arrived;
         let State::Running(command) = self.state else {
-            return match signal {
-                Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM | Signal::SIGHUP => {
-                    Err(Failure::Interrupted(signal))
-                }
-                _ => Ok(()),
-            };
+            return if arrived.ends() { Err(Failure::Interrupted(signal)) } else { Ok(()) };
         };
         if !(self.request.shared_group && from_terminal) {
-            let target = if self.request.shared_group { command } else { Pid::from_raw(-command.as_raw()) };
-            // A command that has ended meanwhile needs none.
-            let _ = kill(target, signal);
+            self.signal(command, signal);
         }
         match signal {
-            Signal::SIGINT if self.twice() => self.kill(128 + Signal::SIGINT as u8),
-            Signal::SIGTERM => {
-                self.deadline = Some((Instant::now() + GRACE, Deadline::Grace));
-                Ok(())
-            }
-            _ => Ok(()),
+            Signal::SIGINT if self.twice() => return self.kill(128 + Signal::SIGINT as u8),
+            Signal::SIGTERM => self.give_grace(),
+            _ => {}
         }
+        Ok(())
+    }
+
+    /// Sends the command a signal: with all of its process group, where it has one of its own.
+    fn signal(&self, command: Pid, signal: Signal) {
+        let target = if self.request.shared_group { command } else { Pid::from_raw(-command.as_raw()) };
+        // A command that has ended meanwhile needs none.
+        let _ = kill(target, signal);
+    }
+
+    /// From the first time that the command was asked to end; asking again gives it no more time.
+    fn give_grace(&mut self) {
+        self.grace.get_or_insert_with(|| Instant::now() + GRACE);
     }
 
     fn twice(&mut self) -> bool {
@@ -256,30 +272,25 @@ impl<'a> Run<'a> {
         before.is_some_and(|before| before.elapsed() < TWICE)
     }
 
-    fn late(&mut self, deadline: Deadline) -> Result<(), Failure> {
-        self.deadline = None;
-        match (deadline, self.state) {
-            (Deadline::Join, state) => Err(self.not_joined(state)),
-            (Deadline::Command, State::Running(command)) => {
+    fn late(&mut self) -> Result<(), Failure> {
+        match (self.deadline.take(), self.state) {
+            (Some((_, Deadline::Command)), State::Running(command)) => {
                 self.code = Some(TIMED_OUT);
-                // See above.
-                let _ = kill(command, Signal::SIGTERM);
-                self.deadline = Some((Instant::now() + GRACE, Deadline::Grace));
+                self.signal(command, Signal::SIGTERM);
+                self.give_grace();
                 Ok(())
             }
-            (Deadline::Command | Deadline::Grace, _) => self.kill(self.code.unwrap_or(128 + Signal::SIGKILL as u8)),
+            _ => Err(self.not_joined()),
         }
     }
 
-    fn not_joined(&self, state: State) -> Failure {
-        let limit = self.request.join_timeout;
-        match (&self.request.wait_for, state) {
-            (Some(target), State::Starting) => {
-                Failure::TimedOut { what: format!("{target} did not answer"), limit, reason: None }
-            }
+    fn not_joined(&self) -> Failure {
+        match (&self.request.wait_for, self.state) {
+            (Some(target), State::Starting) => Failure::late(&format!("{target} did not answer"), self.request),
             _ => {
                 let reason = self.document.reason.clone().map(Box::new);
-                Failure::TimedOut { what: "the node was not on the tailnet".to_owned(), limit, reason }
+                let what = "the node was not on the tailnet".to_owned();
+                Failure::TimedOut { what, limit: self.request.join_timeout, reason }
             }
         }
     }
@@ -294,12 +305,9 @@ impl<'a> Run<'a> {
     }
 }
 
-async fn until(deadline: Option<(Instant, Deadline)>) -> Deadline {
+async fn until(deadline: Option<Instant>) {
     match deadline {
-        Some((at, deadline)) => {
-            tokio::time::sleep_until(at).await;
-            deadline
-        }
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

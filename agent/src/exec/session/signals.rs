@@ -1,5 +1,6 @@
 //! The signals that this process gets for the command, with where each came from.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -24,6 +25,13 @@ pub(super) struct Arrived {
     pub from_terminal: bool,
 }
 
+impl Arrived {
+    /// Whether it ends a run of which the command has not begun.
+    pub fn ends(&self) -> bool {
+        matches!(self.signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM | Signal::SIGHUP)
+    }
+}
+
 /// What [`block`] did.
 pub(in crate::exec) struct Blocked {
     /// The signals that are blocked for this process to read.
@@ -32,14 +40,22 @@ pub(in crate::exec) struct Blocked {
     pub before: SigSet,
 }
 
-/// Blocks the signals before the sandbox is made, whose processes get them blocked too; what they execute would inherit that, if nobody undid it.
+/// Blocks the signals before the sandbox is forked, whose processes inherit that; each resets its mask before it executes a program.
+///
+/// Not those that the caller ignores, as nohup(1) has it: a blocked signal arrives also when it is ignored.
 pub(in crate::exec) fn block(shared_group: bool) -> io::Result<Blocked> {
-    let mut set: SigSet = PASSED_ON.into_iter().collect();
-    if !shared_group {
-        JOB_CONTROL.into_iter().for_each(|signal| set.add(signal));
-    }
+    let job_control = JOB_CONTROL.into_iter().filter(|_| !shared_group);
+    let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
+    let set: SigSet = PASSED_ON.into_iter().chain(job_control).filter(|signal| !ignored.contains(signal)).collect();
     let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     Ok(Blocked { set, before })
+}
+
+/// Of the signals above, those that are ignored, by what `/proc/PID/status` says: a mask in hexadecimal, signal 1 its lowest bit.
+fn ignored(status: &str) -> Vec<Signal> {
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let mask = mask.unwrap_or_default();
+    PASSED_ON.into_iter().chain(JOB_CONTROL).filter(|signal| mask >> (*signal as u32 - 1) & 1 == 1).collect()
 }
 
 /// Where blocked signals arrive (signalfd(2)).
@@ -64,5 +80,17 @@ impl Signals {
             }
             self.ready.readable().await?.clear_ready();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_caller_ignores_is_read_as_the_kernel_writes_it() {
+        assert_eq!(ignored("SigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n"), [Signal::SIGHUP]);
+        assert_eq!(ignored("SigIgn:\t0000000000004002\n"), [Signal::SIGINT, Signal::SIGTERM]);
+        assert!(ignored("Name:\tsh\n").is_empty());
     }
 }

@@ -1,17 +1,16 @@
 //! An auth key that somebody made beforehand, where there is no token to trade for one.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::config::settings::{SecretFile, TailnetSettings};
-use crate::core::reason::{Code, Fault, chain};
+use crate::config::settings::TailnetSettings;
+use crate::core::reason::{Code, Fault};
 use crate::federation::{AccessToken, Claims, Federation, KeyRequest};
 use crate::metadata::document::REPORT_INTERVAL;
-use crate::metadata::secret_file;
+use crate::metadata::secret_file::{self, SecretFileError};
 use crate::metadata::spec::{Lifecycle, Tailnet, Wanted};
 use crate::metadata::{Instance, Metadata, Read, Spec};
 use crate::secret::Secret;
@@ -19,17 +18,20 @@ use crate::secret::Secret;
 /// How long the empty credentials before the key count as good: longer than any join.
 const LIFE: Duration = Duration::from_secs(3600);
 
-/// Both halves of the way to a key that is there already: nothing is asked of anybody, and the key is used once.
-pub struct GivenKey {
-    file: PathBuf,
+/// Stands for metadata and federation where `--auth-key` gives the key: nobody is asked for anything, and the key is used once.
+pub struct AuthKeyFile {
     tailnet: TailnetSettings,
-    used: AtomicBool,
+    key: Mutex<Option<Secret<String>>>,
 }
 
-impl GivenKey {
-    /// The key in `file`, for the node that configuration describes; its tags are those that the key was made with.
-    pub fn new(file: PathBuf, tailnet: TailnetSettings) -> Arc<Self> {
-        Arc::new(Self { file, tailnet, used: AtomicBool::new(false) })
+impl AuthKeyFile {
+    /// Reads the key in `file`, for the node that configuration describes; its tags are those that the key was made with.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn read(file: &Path, tailnet: TailnetSettings) -> Result<Arc<Self>, SecretFileError> {
+        let key = Mutex::new(Some(secret_file::read_path(file).await?));
+        Ok(Arc::new(Self { tailnet, key }))
     }
 
     fn spec(&self) -> Spec {
@@ -52,7 +54,7 @@ impl GivenKey {
 }
 
 #[async_trait]
-impl Metadata for GivenKey {
+impl Metadata for AuthKeyFile {
     fn provider(&self) -> &'static str {
         "auth-key"
     }
@@ -73,7 +75,7 @@ impl Metadata for GivenKey {
 }
 
 #[async_trait]
-impl Federation for GivenKey {
+impl Federation for AuthKeyFile {
     async fn connect(&self) -> Result<(), Fault> {
         Ok(())
     }
@@ -93,13 +95,8 @@ impl Federation for GivenKey {
     }
 
     async fn mint(&self, _: &Secret<String>, _: &KeyRequest) -> Result<Secret<String>, Fault> {
-        if self.used.swap(true, Ordering::Relaxed) {
-            let detail =
-                "the control server did not take the key that was given, and there is no other; make a new one";
-            return Err(Fault::new(Code::KeysExhausted, detail));
-        }
-        let key = secret_file::read(&SecretFile::Path(self.file.clone()), &(Arc::new(|_: &str| None) as _)).await;
-        key.map_err(|error| Fault::new(Code::KeysExhausted, format!("failed to read the auth key: {}", chain(&error))))
+        let key = self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
+        key.ok_or_else(|| Fault::new(Code::KeyRefused, "there is no other than the one that was given"))
     }
 }
 
@@ -112,7 +109,8 @@ mod tests {
     async fn a_key_is_given_once_and_a_second_one_waits_for_a_person() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "tskey-auth-given\n").expect("written");
-        let given = GivenKey::new(file.path().to_owned(), settings(&["tailnet.hostname=job"]).tailnet);
+        let tailnet = settings(&["tailnet.hostname=job"]).tailnet;
+        let given = AuthKeyFile::read(file.path(), tailnet).await.expect("a key");
         let Ok(Read::Document { spec, .. }) = given.read(None, Duration::ZERO).await else { panic!("there is a spec") };
         let Wanted::Node(tailnet) = &spec.tailnet else { panic!("it wants a node") };
         assert_eq!((tailnet.hostname.as_str(), tailnet.lifecycle), ("job", Lifecycle::Ephemeral));
@@ -125,6 +123,6 @@ mod tests {
         let access = Secret::new(String::new());
         assert_eq!(given.mint(&access, &request).await.expect("a key").expose(), "tskey-auth-given");
         let fault = given.mint(&access, &request).await.map(drop).expect_err("it was used");
-        assert_eq!(fault.code, Code::KeysExhausted);
+        assert_eq!(fault.code, Code::KeyRefused);
     }
 }
