@@ -39,7 +39,8 @@ const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"
 /// command's own; 128+N when signal N killed it; 124 when --timeout ended it; 125 when exec itself failed, with the cause on stderr; 126 and 127
 /// as a shell has them.
 ///
-/// sudo and other setuid programs have no effect inside, and a container that the command has a daemon start is not on the tailnet.
+/// The command has a network of its own and is otherwise the caller: what it asks of the machine through a socket, such as Docker's, happens
+/// outside. sudo and other setuid programs have no effect inside.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Give the node this tag; may be repeated
@@ -51,7 +52,8 @@ pub struct Args {
     /// The federated credential's client id
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Where the workload token comes from, as [metadata] provider [default: that, or what the job or the machine shows by itself]
+    /// Where the workload token comes from, as [metadata] provider [default: as configured, else found out: GitHub Actions, Namespace, Google's
+    /// or Azure's VM]
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
     /// Take the workload token from here, as [metadata] token: /path, env:NAME, fd:N or credential:NAME

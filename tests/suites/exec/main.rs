@@ -12,6 +12,7 @@ mod action;
 mod commands;
 mod death;
 mod denied;
+mod hidden;
 mod many;
 mod preflight;
 mod reach;
