@@ -130,9 +130,17 @@ impl Scene {
     /// # Errors
     /// When either fails; with what it said.
     pub async fn join_by_hand(&self, machine: &Machine, key: &str) -> Result<Process> {
+        self.join_by_hand_with(machine, key, &[]).await
+    }
+
+    /// The same with more options of tailscaled's.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn join_by_hand_with(&self, machine: &Machine, key: &str, options: &[&str]) -> Result<Process> {
         machine.root().write("/run/key", key).context("failed to write the key")?;
         let mut daemon = machine.command("tailscaled");
-        daemon.arg("--statedir=/var/lib/tailscale").arg(format!("--socket={SOCKET}"));
+        daemon.arg("--statedir=/var/lib/tailscale").arg(format!("--socket={SOCKET}")).args(options);
         let daemon = machine.spawn(daemon)?;
         let socket = machine.root().path(SOCKET);
         eventually("tailscaled's socket", DAEMON_LIMIT, || async { Ok(socket.exists().then_some(())) }).await?;

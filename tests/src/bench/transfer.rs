@@ -1,4 +1,5 @@
-//! What a command's traffic loses by the sandbox: the same transfers to the same peer, from a node of `exec` and from a bare tailscaled with a TUN.
+//! What a command's traffic loses by the sandbox: the same transfers to the same peer, from a node of `exec`, from a bare tailscaled with a TUN, and
+//! through the SOCKS5 server of one without, which is what containers use for want of a TUN.
 
 use std::fs::File;
 use std::io;
@@ -38,49 +39,67 @@ enum Work {
     Answers,
 }
 
-const WORKS: [(Work, &str, &str); 3] = [
-    (Work::Down, "down, exec", "down, bare"),
-    (Work::Up, "up, exec", "up, bare"),
-    (Work::Answers, "answers, exec", "answers, bare"),
+/// By which way.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Exec,
+    Bare,
+    Socks,
+}
+
+const WAYS: [Way; 3] = [Way::Exec, Way::Bare, Way::Socks];
+
+/// The name of each way's series.
+const WORKS: [(Work, [&str; 3]); 3] = [
+    (Work::Down, ["down, exec", "down, bare", "down, socks5"]),
+    (Work::Up, ["up, exec", "up, bare", "up, socks5"]),
+    (Work::Answers, ["answers, exec", "answers, bare", "answers, socks5"]),
 ];
 
-/// Measures all three both ways, alternating; the first round does not count.
+/// Where the SOCKS5 server listens.
+const PROXY: &str = "localhost:1055";
+
+/// Measures all three by each way, in turn; the first round does not count.
 ///
 /// # Errors
 /// When a machine cannot be made, or a transfer fails.
 pub async fn measure(scene: &Scene, runs: usize) -> Result<Sheet> {
     let mut sheet = Sheet::new("exec-transfer", "s");
-    let (peer, bare) = (joined(scene, "peer").await?, joined(scene, "bare").await?);
+    let (peer, bare) = (joined(scene, "peer", &[]).await?, joined(scene, "bare", &[]).await?);
+    let proxy = format!("--socks5-server={PROXY}");
+    let socks = joined(scene, "socks", &["--tun=userspace-networking", &proxy]).await?;
     let _server = serve(&peer)?;
     let runner = scene.machine("runner")?;
     provision(scene, &runner);
-    for machine in [&bare, &runner] {
+    let machines = [&runner, &bare, &socks];
+    for machine in machines {
         File::create(machine.root().path(FILE))?.set_len(SIZE as u64)?;
     }
     for round in 0..=runs {
-        for (work, through_exec, by_itself) in WORKS {
-            for turn in 0..2 {
-                let exec = (round + turn) % 2 == 0;
-                let machine = if exec { &runner } else { &bare };
-                let took = run(machine, exec, work).await.with_context(|| format!("failed to measure {work:?}"))?;
-                eprintln!("{work:?} {}: {took:.4} s", if exec { "exec" } else { "bare" });
+        for (work, series) in WORKS {
+            for turn in 0..WAYS.len() {
+                let index = (round + turn) % WAYS.len();
+                let took = run(machines[index], WAYS[index], work).await;
+                let took = took.with_context(|| format!("failed to measure {}", series[index]))?;
+                eprintln!("{}: {took:.4} s", series[index]);
                 if round > 0 {
-                    sheet.add(if exec { through_exec } else { by_itself }, took);
+                    sheet.add(series[index], took);
                 }
             }
         }
     }
-    for (_, through_exec, by_itself) in WORKS {
-        let (name, ratio) = sheet.ratio(through_exec, by_itself);
+    for (_, [exec, bare, socks]) in WORKS {
+        let (name, ratio) = sheet.ratio(exec, bare);
         sheet.budget(name, ratio, TIME_MAX);
+        sheet.ratio(exec, socks);
     }
     sheet.note("256 MiB by curl from and to a web server on a peer; answers: 50 small requests after each other on one connection; paths are direct by then");
     Ok(sheet)
 }
 
-async fn joined(scene: &Scene, name: &str) -> Result<Machine> {
+async fn joined(scene: &Scene, name: &str, options: &[&str]) -> Result<Machine> {
     let machine = scene.machine(name)?;
-    scene.join_by_hand(&machine, &scene.platform.user_key(name).await?).await?;
+    scene.join_by_hand_with(&machine, &scene.platform.user_key(name).await?, options).await?;
     Ok(machine)
 }
 
@@ -103,7 +122,7 @@ async fn swallow(body: Body) {
 }
 
 /// How long curl needed, in seconds, without looking up the name.
-async fn run(machine: &Machine, exec: bool, work: Work) -> Result<f64> {
+async fn run(machine: &Machine, way: Way, work: Work) -> Result<f64> {
     let page = |path: &str| format!("http://peer:{PORT}/{path}");
     let mut curl: Vec<String> =
         ["curl", "--silent", "--show-error", "--fail", "--retry", "5", "--retry-connrefused"].map(str::to_owned).into();
@@ -117,16 +136,23 @@ async fn run(machine: &Machine, exec: bool, work: Work) -> Result<f64> {
             }
         }
     }
-    let mut command = if exec { machine.ordinary("devbox-agent") } else { machine.command("curl") };
-    if exec {
+    seconds(&output(machine, by(machine, way, &curl)).await?)
+}
+
+fn by(machine: &Machine, way: Way, curl: &[String]) -> Command {
+    if let Way::Exec = way {
+        let mut exec = machine.ordinary("devbox-agent");
         let wait_for = format!("peer:{PORT}");
-        command
-            .args(["exec", "--quiet", "--wait-for", &wait_for, "--", "sh", "-c", "sleep $0; exec \"$@\"", SETTLED])
-            .args(&curl);
-    } else {
-        command.args(&curl[1..]);
+        exec.args(["exec", "--quiet", "--wait-for", &wait_for, "--", "sh", "-c", "sleep $0; exec \"$@\"", SETTLED]);
+        exec.args(curl);
+        return exec;
     }
-    seconds(&output(machine, command).await?)
+    let mut command = machine.command(&curl[0]);
+    if let Way::Socks = way {
+        command.args(["--socks5-hostname", PROXY]);
+    }
+    command.args(&curl[1..]);
+    command
 }
 
 async fn output(machine: &Machine, command: Command) -> Result<Output> {
