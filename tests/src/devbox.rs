@@ -113,7 +113,7 @@ impl<'a> Devbox<'a> {
     /// # Errors
     /// When it cannot be started.
     pub fn start_with(&mut self, environment: &[(String, String)]) -> Result<()> {
-        self.agent = Some(self.scene.start_agent_with(&self.machine, environment)?);
+        self.agent = Some(self.scene.start_talkative_agent(&self.machine, environment)?);
         Ok(())
     }
 

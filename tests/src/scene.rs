@@ -125,6 +125,15 @@ impl Scene {
         Ok(machine.spawn(agent)?)
     }
 
+    /// The same with tailscaled's own log in the agent's, for whoever reads why a story failed.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_talkative_agent(&self, machine: &Machine, environment: &[(String, String)]) -> Result<Process> {
+        self.configure(machine, "05-log.toml", "[log]\nlevel = \"info,tailscaled=debug\"\n")?;
+        self.start_agent_with(machine, environment)
+    }
+
     /// Makes a machine a node without the agent, as a person makes a laptop one: tailscaled, then `tailscale up` with a key.
     ///
     /// # Errors

@@ -62,15 +62,15 @@ impl Patient {
 
     /// Starts the agent.
     pub fn start(&mut self) -> Result<&Process> {
-        let agent = self.scene.start_agent(&self.machine)?;
+        let agent = self.scene.start_talkative_agent(&self.machine, &[])?;
         Ok(self.agent.insert(agent))
     }
 
     /// Starts the agent with more in its environment.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
-        let mut command = self.machine.command("devbox-agent");
-        command.arg("run").envs(environment.iter().copied());
-        self.agent = Some(self.machine.spawn(command)?);
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.agent = Some(self.scene.start_talkative_agent(&self.machine, &environment)?);
         Ok(())
     }
 
