@@ -109,19 +109,14 @@ impl Kind {
     }
 
     /// Whether one in flight runs to its deadline when it is no longer wanted: cancelling it would leave the other side in doubt, or throw
-    /// a connection away that is about to be used.
+    /// a connection away that is about to be used. What is written to tailscaled often shows on its bus before it answers, and is then no
+    /// longer wanted, but was done all the same.
     pub fn runs_to_end(self) -> bool {
-        matches!(
+        let told_of = matches!(
             self,
-            Self::Connect
-                | Self::Mint
-                | Self::Login
-                | Self::Logout
-                | Self::Save
-                | Self::StartDaemon
-                | Self::StopDaemon
-                | Self::SetHostname
-        )
+            Self::Connect | Self::Mint | Self::Save | Self::StartDaemon | Self::StopDaemon | Self::SetHostname
+        );
+        told_of || self.writes()
     }
 
     /// Whether it writes to tailscaled: such effects do not cross each other, or one would undo what the other asks for.

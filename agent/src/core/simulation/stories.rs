@@ -6,6 +6,7 @@ use crate::core::effect::{Effect, Kind, Outcome};
 use crate::core::fold::Ending;
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
+use crate::tailscaled::Notify;
 
 fn joined() -> Simulation {
     let mut simulation = Simulation::new();
@@ -133,6 +134,23 @@ fn a_name_that_somebody_keeps_setting_is_corrected_once_a_minute() {
     let prefs = simulation.world.node.prefs.as_ref().expect("preferences");
     assert_eq!(prefs.owned.hostname, "box");
     assert_eq!(simulation.count(Kind::Login, start), 0);
+}
+
+#[test]
+fn a_correction_that_shows_before_it_is_answered_counts_as_one() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    simulation.outside.admin_renames();
+    while simulation.count(Kind::Apply, start) == 0 {
+        simulation.run_until(simulation.now_ms + 1);
+    }
+    let mut prefs = simulation.world.node.prefs.clone().expect("preferences");
+    prefs.owned.hostname = "box".to_owned();
+    simulation.fold(Event::Bus(Box::new(Notify { prefs: Some(prefs), ..Notify::default() })));
+    simulation.run_until(simulation.now_ms + 500);
+    simulation.outside.admin_renames();
+    simulation.run_until(start + 50_000);
+    assert_eq!(simulation.count(Kind::Apply, start), 1);
 }
 
 #[test]
