@@ -126,8 +126,9 @@ fn understand<T: DeserializeOwned>(verb: &'static str, answer: Answer) -> Result
     match (serde_json::from_slice(&answer.bytes), answer.broken) {
         (Ok(Reply::Ok(brought)), _) => Ok(brought),
         (Ok(Reply::Error(refusal)), _) => Err(HelperError::Refused(refusal)),
-        (Err(_), Some(source)) => Err(HelperError::Broken { verb, source }),
+        // What was sent of it is right as far as it goes, if anything was: the end is missing.
+        (Err(cut), Some(source)) if cut.is_eof() => Err(HelperError::Broken { verb, source }),
         (Err(_), None) if answer.bytes.is_empty() => Err(HelperError::NoAnswer { verb }),
-        (Err(source), None) => Err(HelperError::Garbled { verb, source }),
+        (Err(source), _) => Err(HelperError::Garbled { verb, source }),
     }
 }

@@ -170,6 +170,7 @@ fn a_helper_that_is_not_there_or_makes_no_sense_is_unavailable() {
             (false, "\0", "its answer is none"),
             (true, "", "the connection broke: "),
             (true, "{\"ok\":", "the connection broke: "),
+            (true, "nonsense", "its answer is none"),
         ] {
             let peer = async {
                 let (mut stream, _) = listener.accept().await.expect("connected");
