@@ -55,7 +55,8 @@ fn a_node_that_is_somebody_s_is_let_through_and_left_alone() {
         };
         let answered = eventually("the helper's line", LIMIT, answer).await?;
         let told = devbox.machine.journal(&["_PID=1", &format!("UNIT={TAILSCALED}")]).await?;
-        let skipped = told.iter().find(|entry| entry.message().contains("skipped because of an unmet condition check"));
+        let unmet = format!("unmet condition check ConditionPathExists=!{GATE}");
+        let skipped = told.iter().find(|entry| entry.message().contains(&unmet));
         let skipped = skipped.and_then(Entry::at).context("tailscaled was not held back")?;
         ensure!(skipped < answered, "tailscaled was held back at {skipped:?}, and admitted by {answered:?}");
 
