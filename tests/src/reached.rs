@@ -18,6 +18,7 @@ const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
 const BOOT_BUS: &str = "tests/suites/boot/bus.rs";
 const BOOT_UNIT: &str = "tests/suites/boot/unit.rs";
 const CREDENTIALS: &str = "tests/suites/boot/credentials.rs";
+const HELPER: &str = "agent/src/privilege/helper/tests.rs";
 const HELPER_REFUSALS: &str = "agent/src/privilege/helper/tests/refusals.rs";
 
 /// The code as status spells it, the file, and the function in it.
@@ -55,6 +56,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("tailscaled_missing", DAEMON, "a_tailscaled_that_is_missing_is_used_as_soon_as_it_is_there"),
     ("tailscaled_masked", BOOT_UNIT, "a_unit_that_cannot_start_says_why_and_heals_as_soon_as_it_can"),
     ("tailscaled_starting", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
+    ("gate_stuck", HELPER, "a_gate_that_cannot_be_opened_is_said_and_nothing_is_started"),
     ("tailscaled_crashloop", DAEMON, "a_tailscaled_that_exits_at_every_start_is_a_crash_loop_with_its_last_words"),
     ("tailscaled_hung", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
     ("tailscaled_too_old", REFUSALS, "a_tailscaled_that_is_too_old_is_not_written_to"),
@@ -82,6 +84,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("hostname_unset", BOOT_BUS, "a_machine_that_cannot_be_named_says_so_and_its_node_has_the_name"),
     ("dbus_unavailable", BOOT_BUS, "a_machine_without_a_bus_joins_and_finds_the_bus_when_it_comes"),
     ("state_unwritable", SERVICE, "a_disk_that_cannot_be_written_does_not_keep_the_node_away"),
+    ("state_unreadable", SERVICE, "a_record_that_cannot_be_read_makes_nobody_s_node_ours"),
     ("state_set_aside", SERVICE, "a_record_that_is_no_record_is_set_aside"),
     ("report_unreachable", REPORTS, "a_sink_that_is_down_gets_the_latest_when_it_is_back"),
     ("report_denied", REPORTS, "a_sink_that_refuses_is_left_alone"),

@@ -10,14 +10,11 @@ use devbox_lab::devbox::{Devbox, WORKSPACE};
 use devbox_lab::machine::{eventually, story};
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::headscale::api::Node;
+use devbox_lab::platform::routes::{INSTANCE, KEYS, TOKEN};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-const INSTANCE: &str = "GET /devbox/v1/instance";
-const TOKEN: &str = "GET /devbox/v1/token";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// Far more than any request is late by.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -10,14 +10,10 @@ use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::{Tailnet, TailnetWish};
 use devbox_lab::platform::relay::Scope;
+use devbox_lab::platform::routes::{EXCHANGE, INSTANCE, KEYS, TOKEN};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 use serde_json::{Value, json};
-
-const TOKEN: &str = "GET /devbox/v1/token";
-const INSTANCE: &str = "GET /devbox/v1/instance";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// The phases of a machine's reports, in their order.
 fn reported(scene: &Scene, id: &str) -> Result<Vec<Phase>> {

@@ -8,16 +8,11 @@ use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::Devbox;
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::{EXCHANGE, INSTANCE, KEYS, SESSION, TOKEN};
 use devbox_lab::platform::server::Server;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 use nix::sys::signal::Signal;
-
-const SESSION: &str = "PUT /devbox/v1/session";
-const INSTANCE: &str = "GET /devbox/v1/instance";
-const TOKEN: &str = "GET /devbox/v1/token";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// Far more than any request is late by.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -135,7 +135,7 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
     let runtime = settings.paths.runtime.clone();
     match command {
         Command::Run => return agent(settings, sources, output).await,
-        Command::Helper => helper::run(&settings, output).await,
+        Command::Helper => helper::run(&settings, sources, output).await,
         Command::Status(args) => {
             let daemon = async || Some(LocalApiClient::new(&settings.daemon.socket, LOOK).ok()?.status().await);
             status::run(args, &runtime, &SystemClock, daemon, output).await

@@ -85,7 +85,7 @@ pub fn headline(document: &Document) -> String {
 fn situation(document: &Document) -> &'static str {
     let code = document.reason.as_ref().map(|reason| reason.code);
     match document.phase {
-        Phase::Stopped if code == Some(Code::AgentStopping) => "devbox-agent was stopped, and tailscaled with it",
+        Phase::Stopped if code == Some(Code::AgentStopping) => "devbox-agent was stopped",
         Phase::WaitingForMetadata => "waiting for the platform's metadata",
         Phase::Unassigned => "the platform assigns this machine to none",
         Phase::CheckingIdentity => "finding out whose node this is",

@@ -11,7 +11,7 @@ use super::exit::ExitCode;
 use super::output::Output;
 use super::{Level, render};
 use crate::core::phase::Phase;
-use crate::core::reason::{chain, printable};
+use crate::core::reason::{Code, chain, printable};
 use crate::socket::client::{Client, Error};
 use crate::socket::document::Document;
 use crate::socket::socket_path;
@@ -53,8 +53,11 @@ pub async fn run(args: &Args, runtime: &Path, output: &mut Output<'_>) -> ExitCo
 
 /// How the waiting ended.
 enum End {
+    /// The node is there.
     Reached,
-    Settled,
+    /// It will not be there before a person asks for it.
+    NeedsPerson,
+    /// The agent's socket stays closed to this user.
     Refused,
     TimedOut,
 }
@@ -110,7 +113,9 @@ async fn attend(level: Level, socket: &Path, last: &mut Seen, served: &mut bool)
 fn judge(level: Level, document: &Document) -> Option<End> {
     match document.phase {
         _ if level.is_reached(document) => Some(End::Reached),
-        Phase::Stopped | Phase::Left | Phase::Unassigned => Some(End::Settled),
+        // The last word of an agent that ends: the next one is waited for.
+        Phase::Stopped if document.reason.as_ref().is_some_and(|it| it.code == Code::AgentStopping) => None,
+        Phase::Stopped | Phase::Left | Phase::Unassigned => Some(End::NeedsPerson),
         _ => None,
     }
 }
@@ -118,7 +123,7 @@ fn judge(level: Level, document: &Document) -> Option<End> {
 fn report(end: End, last: &Seen, output: &mut Output<'_>) -> io::Result<ExitCode> {
     let code = match end {
         End::Reached => return Ok(ExitCode::Fine),
-        End::Settled => ExitCode::No,
+        End::NeedsPerson => ExitCode::No,
         End::Refused => ExitCode::NotPermitted,
         End::TimedOut => ExitCode::TimedOut,
     };

@@ -125,7 +125,7 @@ keys! {
         "Who runs tailscaled. With \"systemd\" it is a unit, and the tunnel outlives a crash or an upgrade of the agent. With \"child\" the agent itself starts it, and it ends when the agent does: for containers and wherever systemd is not."
     DaemonUnit "daemon.unit" Preset::Text("tailscaled.service");
         "the name of a service unit, ending in .service";
-        "tailscaled's unit, under systemd."
+        "tailscaled's unit, under systemd. The gate at boot, the order at shutdown and the drop-in are for tailscaled.service and /var/lib/tailscale; another unit or state needs copies of them, see packaging/README.md."
     DaemonBinary "daemon.binary" Preset::Text("tailscaled");
         "an absolute path, or a name to look up in PATH";
         "The tailscaled program, with the supervisor \"child\"."

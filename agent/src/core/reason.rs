@@ -87,6 +87,7 @@ codes! {
     TailscaledMissing "tailscaled_missing" Blocked "tailscaled is not installed" "install tailscale, or correct [daemon] unit or binary";
     TailscaledMasked "tailscaled_masked" Blocked "tailscaled's unit is masked" "systemctl unmask the unit; the agent never does";
     TailscaledStarting "tailscaled_starting" Waiting "tailscaled is starting" "nothing if it passes";
+    GateStuck "gate_stuck" Waiting "the agent cannot let tailscaled start" "see the detail";
     TailscaledCrashloop "tailscaled_crashloop" Waiting "tailscaled exits soon after every start" "read its last lines in the detail";
     TailscaledHung "tailscaled_hung" Waiting "tailscaled does not answer" "nothing: it is restarted";
     TailscaledTooOld "tailscaled_too_old" Blocked "tailscaled is older than this agent supports" "upgrade tailscale";
@@ -105,7 +106,7 @@ codes! {
     NodeDeleted "node_deleted" Degraded "the tailnet seems to have removed the node" "nothing: the node joins again; devbox-agent rejoin does it at once";
     AdminDown "admin_down" Blocked "somebody took the node down" "run tailscale up or devbox-agent rejoin";
     AdminLogout "admin_logout" Blocked "somebody logged the node out" "run devbox-agent rejoin";
-    AgentStopping "agent_stopping" Waiting "the agent is stopping, and the node goes off the tailnet" "start devbox-agent again";
+    AgentStopping "agent_stopping" Waiting "the agent is stopping" "start devbox-agent again";
     ForeignNode "foreign_node" Blocked "tailscaled has a node that this agent did not make" "log it out, or run devbox-agent rejoin to make it this machine's; see [identity] foreign";
     InstanceChanged "instance_changed" Blocked "tailscaled's node belongs to another instance of the platform" "remove the agent's and tailscaled's state, as for a new image";
     LogoutFailed "logout_failed" Waiting "the control server did not confirm the logout" "nothing if it passes";
@@ -114,6 +115,7 @@ codes! {
     HostnameUnset "hostname_unset" Notice "the machine's own host name could not be set" "check systemctl status systemd-hostnamed; the node has its name all the same";
     DbusUnavailable "dbus_unavailable" Notice "the system bus does not answer" "check systemctl status dbus; the agent goes on without it";
     StateUnwritable "state_unwritable" Notice "the agent's state cannot be written; it goes on from memory" "free space on, or permissions of, the state directory";
+    StateUnreadable "state_unreadable" Notice "the agent's state cannot be read; this run started without it" "check the state directory, then restart devbox-agent";
     StateSetAside "state_set_aside" Notice "the agent's state was unreadable and was set aside" "nothing; the old file is kept beside the new one";
     ReportUnreachable "report_unreachable" Notice "the platform's report sink does not take reports" "check the platform";
     ReportDenied "report_denied" Notice "the platform refuses this machine's reports" "check the platform";

@@ -202,7 +202,7 @@ fn identity(view: View<'_>) -> Identity {
         (Verdict::Unknown, _) => Vec::new(),
         (Verdict::Fresh, _) => vec!["tailscaled had no node when it was started".to_owned()],
         (_, Some(id)) => vec![format!("the record names instance {id}")],
-        (Verdict::Ours, None) => vec!["the agent's own record was unreadable".to_owned()],
+        (Verdict::Ours, None) => vec!["the agent's own record was set aside".to_owned()],
         (_, None) => vec!["there is no record of this node".to_owned()],
     };
     Identity { verdict: verdict.as_str().to_owned(), evidence }

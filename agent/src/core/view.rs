@@ -134,7 +134,7 @@ impl<'a> View<'a> {
         match (self.world.daemon.stored, &record.instance_id, known) {
             (None, ..) => Verdict::Unknown,
             (Some(false), ..) => Verdict::Fresh,
-            (Some(true), None, _) if self.world.set_aside.is_some() => Verdict::Ours,
+            (Some(true), None, _) if self.world.lost_record() => Verdict::Ours,
             (Some(true), None, _) => Verdict::Foreign,
             (Some(true), Some(ours), Some(id)) if ours != id => Verdict::OtherInstance,
             (Some(true), Some(_), _) => Verdict::Ours,

@@ -9,8 +9,8 @@ use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::config::settings::{Foreign, SupervisorKind};
 use crate::federation::KeyRequest;
-use crate::identity::Record;
 use crate::identity::record::LoginInputs;
+use crate::identity::{Record, Trouble};
 use crate::metadata::spec::{Instance, Tailnet};
 use crate::secret::Secret;
 use crate::socket::document::Stage;
@@ -27,8 +27,8 @@ pub struct World {
     pub record: Record,
     /// What is on disk, as far as is known.
     pub saved: Option<Record>,
-    /// Why a record was set aside at start.
-    pub set_aside: Option<String>,
+    /// What was wrong with the record at start.
+    pub trouble: Option<Trouble>,
     /// What each kind of effect went through.
     pub tracks: BTreeMap<Kind, Track>,
     /// What the platform says.
@@ -280,8 +280,10 @@ pub struct HostFacts {
 /// How the agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopping {
-    /// Whether the machine goes with it, so that an ephemeral node is removed.
+    /// Whether no other agent follows, so that an ephemeral node is removed.
     pub removes: bool,
+    /// Whether tailscaled goes on without the agent, and with it a node that is not removed.
+    pub stays: bool,
     /// When the node's removal is given up.
     pub deadline: BootTime,
 }
@@ -305,7 +307,7 @@ impl World {
             configured,
             record,
             saved,
-            set_aside: loaded.set_aside,
+            trouble: loaded.trouble,
             tracks,
             platform,
             daemon: Daemon::default(),
@@ -320,6 +322,11 @@ impl World {
             online_at: None,
             was_online: false,
         }
+    }
+
+    /// Whether there was a record of ours that can no longer be read: what it knew of a node has to be taken from the node.
+    pub fn lost_record(&self) -> bool {
+        matches!(self.trouble, Some(Trouble::SetAside(_)))
     }
 
     /// What `kind` went through.

@@ -1,5 +1,6 @@
 //! The agent's side: one connection a request.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::net::UnixStream;
 
 use super::error::HelperError;
 use super::fields::{AuthKey, FieldError, Label, NodePreferences};
-use super::request::{Admission, Inspected, Request, UnitState, UnitVerb};
+use super::request::{Admission, Inspected, Request, UnitState};
 use super::wire::{Done, MESSAGE_MAX, Reply, encode};
 use crate::core::reason::Fault;
 use crate::secret::Secret;
@@ -40,9 +41,9 @@ impl HelperClient {
         self.ask(&Request::Admit { admission }).await
     }
 
-    /// Does `job` to tailscaled's unit and waits until it is done.
-    pub async fn unit(&self, job: UnitVerb) -> Result<UnitState, Fault> {
-        self.ask(&Request::Unit { job }).await
+    /// Stops tailscaled's unit; returns once that is over, or after 20 s, and how the unit then is.
+    pub async fn stop(&self) -> Result<UnitState, Fault> {
+        self.ask(&Request::Stop {}).await
     }
 
     /// Names the machine.
@@ -92,10 +93,10 @@ impl HelperClient {
         let verb = request.verb();
         let answer = tokio::time::timeout(DEADLINE, self.exchange(request)).await;
         let answer = answer.unwrap_or(Err(HelperError::TimedOut { verb, deadline: DEADLINE }));
-        answer.and_then(|bytes| understand(verb, &bytes)).map_err(|error| Fault::from(&error))
+        answer.and_then(|answer| understand(verb, answer)).map_err(|error| Fault::from(&error))
     }
 
-    async fn exchange(&self, request: &Request) -> Result<Vec<u8>, HelperError> {
+    async fn exchange(&self, request: &Request) -> Result<Answer, HelperError> {
         let verb = request.verb();
         let connected = UnixStream::connect(&self.socket).await;
         let mut stream = connected.map_err(|source| HelperError::Connect { socket: self.socket.clone(), source })?;
@@ -104,27 +105,30 @@ impl HelperClient {
             Ok(()) => stream.shutdown().await,
             failed => failed,
         };
-        let mut answer = Vec::new();
-        let read = stream.take(MESSAGE_MAX as u64).read_to_end(&mut answer).await;
-        match sent.and(read.map(drop)) {
-            // A helper that refuses before it has read everything resets the connection; its answer counts all the same.
-            Err(source) if answer.is_empty() => Err(HelperError::Broken { verb, source }),
-            _ => Ok(answer),
-        }
+        let mut bytes = Vec::new();
+        let read = stream.take(MESSAGE_MAX as u64).read_to_end(&mut bytes).await;
+        Ok(Answer { bytes, broken: sent.and(read.map(drop)).err() })
     }
+}
+
+/// What came back.
+struct Answer {
+    bytes: Vec<u8>,
+    /// How the connection broke. A helper that refuses before it has read everything resets it; its answer counts all the same.
+    broken: Option<io::Error>,
 }
 
 fn unaskable(verb: &'static str) -> impl Fn(FieldError) -> Fault {
     move |source| Fault::from(&HelperError::Unaskable { verb, source })
 }
 
-fn understand<T: DeserializeOwned>(verb: &'static str, bytes: &[u8]) -> Result<T, HelperError> {
-    if bytes.is_empty() {
-        return Err(HelperError::NoAnswer { verb });
-    }
-    match serde_json::from_slice(bytes) {
-        Ok(Reply::Ok(brought)) => Ok(brought),
-        Ok(Reply::Error(refusal)) => Err(HelperError::Refused(refusal)),
-        Err(source) => Err(HelperError::Garbled { verb, source }),
+fn understand<T: DeserializeOwned>(verb: &'static str, answer: Answer) -> Result<T, HelperError> {
+    match (serde_json::from_slice(&answer.bytes), answer.broken) {
+        (Ok(Reply::Ok(brought)), _) => Ok(brought),
+        (Ok(Reply::Error(refusal)), _) => Err(HelperError::Refused(refusal)),
+        // What was sent of it is right as far as it goes, if anything was: the end is missing.
+        (Err(cut), Some(source)) if cut.is_eof() => Err(HelperError::Broken { verb, source }),
+        (Err(_), None) if answer.bytes.is_empty() => Err(HelperError::NoAnswer { verb }),
+        (Err(source), _) => Err(HelperError::Garbled { verb, source }),
     }
 }

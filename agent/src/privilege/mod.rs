@@ -10,7 +10,7 @@ pub mod wire;
 pub use self::client::HelperClient;
 pub use self::error::HelperError;
 pub use self::fields::{AuthKey, Label, NodePreferences};
+pub use self::request::{Admission, Inspected, Request, UnitState};
+
 /// Where the helper is asked; `devbox-agent-helper.socket` makes it, for the daemon's user alone.
 pub const SOCKET: &str = "/run/devbox-agent/helper.sock";
-
-pub use self::request::{Admission, Inspected, Request, UnitState, UnitVerb};

@@ -37,11 +37,8 @@ pub enum Request {
     Withdraw {},
     /// Log the node out.
     Logout {},
-    /// Do something to tailscaled's unit.
-    Unit {
-        /// What.
-        job: UnitVerb,
-    },
+    /// Stop tailscaled's unit.
+    Stop {},
     /// Name the machine.
     Hostname {
         /// The name.
@@ -61,24 +58,10 @@ impl Request {
             Self::Prove {} => "prove",
             Self::Withdraw {} => "withdraw",
             Self::Logout {} => "logout",
-            Self::Unit { .. } => "unit",
+            Self::Stop {} => "stop",
             Self::Hostname { .. } => "hostname",
         }
     }
-}
-
-/// What is done to tailscaled's unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UnitVerb {
-    /// Start it.
-    Start,
-    /// Stop it.
-    Stop,
-    /// Restart it.
-    Restart,
-    /// Forget that it failed, and how often it was started.
-    ResetFailed,
 }
 
 /// Why the gate is opened.

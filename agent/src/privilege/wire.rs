@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::privilege::fields::{AuthKey, Label, NodePreferences};
-    use crate::privilege::request::{Admission, UnitVerb};
+    use crate::privilege::request::Admission;
     use crate::secret::Secret;
 
     fn label() -> impl Strategy<Value = Label> {
@@ -108,7 +108,6 @@ mod tests {
     /// A request as bytes: it has no `Debug`, on purpose.
     fn request() -> impl Strategy<Value = Vec<u8>> {
         let written = |request: Request| encode(&request).expect("a request can be written").to_vec();
-        let jobs = [UnitVerb::Start, UnitVerb::Stop, UnitVerb::Restart, UnitVerb::ResetFailed];
         let admission = prop_oneof![Just(Admission::Admitted), Just(Admission::LeftAlone)];
         prop_oneof![
             Just(()).prop_map(move |()| written(Request::Inspect {})),
@@ -117,7 +116,7 @@ mod tests {
             Just(()).prop_map(move |()| written(Request::Withdraw {})),
             Just(()).prop_map(move |()| written(Request::Logout {})),
             admission.prop_map(move |admission| written(Request::Admit { admission })),
-            prop::sample::select(jobs.to_vec()).prop_map(move |job| written(Request::Unit { job })),
+            Just(()).prop_map(move |()| written(Request::Stop {})),
             label().prop_map(move |name| written(Request::Hostname { name })),
             preferences().prop_map(move |preferences| written(Request::Apply { preferences })),
             (preferences(), r"[!#-\[\]-~]{1,512}").prop_map(move |(preferences, key)| {

@@ -18,6 +18,8 @@ use crate::socket::document::Document;
 const COALESCE: Duration = Duration::from_millis(250);
 /// How long the last report may keep the agent from stopping.
 const LAST: Duration = Duration::from_secs(1);
+/// How much of that a report on its way is given to arrive: half, so that as much is left for the last.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// How long after a refusal the next try comes: a person must act first.
 const REFUSED: Duration = Duration::from_secs(15 * 60);
 /// The longest wait after a failure that may pass, so that a sink that is back is noticed within a minute.
@@ -118,16 +120,14 @@ impl Task {
             let due = tokio::time::sleep_until(self.due());
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.send_last().await,
+                () = stop.cancelled() => return self.send_last(Instant::now() + LAST).await,
                 changed = self.settings.documents.changed() => match changed {
                     Ok(()) => self.notice(),
                     Err(_) => return,
                 },
                 Ok(()) = self.settings.interval.changed() => self.set_beat(),
-                () = due => {
-                    if stop.run_until_cancelled(self.send()).await.is_none() {
-                        return self.send_last().await;
-                    }
+                () = due => if let Some(deadline) = self.send_unless(&stop).await {
+                    return self.send_last(deadline).await;
                 }
             }
         }
@@ -150,6 +150,21 @@ impl Task {
     fn set_beat(&mut self) {
         let interval = *self.settings.interval.borrow_and_update();
         self.beat = Instant::now() + self.settings.pace.spread(interval);
+    }
+
+    /// Sends a report; returns until when the last one is to be sent, once `stop` is cancelled meanwhile.
+    async fn send_unless(&mut self, stop: &CancellationToken) -> Option<Instant> {
+        let mut send = std::pin::pin!(self.send());
+        tokio::select! {
+            () = &mut send => return None,
+            () = stop.cancelled() => {}
+        }
+        let deadline = Instant::now() + LAST;
+        // The last report goes by another connection if this one is cut off, and would overtake it.
+        if tokio::time::timeout(ON_ITS_WAY, send).await.is_err() {
+            tracing::debug!("a report on its way was given up for the last one");
+        }
+        Some(deadline)
     }
 
     async fn send(&mut self) {
@@ -196,13 +211,13 @@ impl Task {
     }
 
     /// Sends whatever the latest document is, for [`Publisher::finish`].
-    async fn send_last(mut self) {
+    async fn send_last(mut self, deadline: Instant) {
         if self.hold.is_some_and(|hold| hold.asked && hold.until > Instant::now()) {
             return;
         }
         let document = self.settings.documents.borrow_and_update().clone();
         let Ok(Some(report)) = self.write(&document) else { return };
-        match tokio::time::timeout(LAST, self.settings.sink.put(report)).await {
+        match tokio::time::timeout_at(deadline, self.settings.sink.put(report)).await {
             Ok(Ok(())) => tracing::debug!("the last report was sent"),
             Ok(Err(fault)) => {
                 tracing::warn!(code = fault.code.as_str(), "failed to send the last report: {}", fault.detail)

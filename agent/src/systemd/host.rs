@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::bus::SystemBus;
 use super::error::BusError;
+use super::hostname::says;
 use super::proxies::{LoginProxy, ManagerProxy};
 use super::unit::{Units, subscribe};
 use super::{Host, HostEvent};
@@ -63,9 +64,13 @@ impl SystemdHost {
         }
     }
 
-    /// The machine goes down, or the agent's unit has the job `stop`; a `restart`, an upgrade and a plain signal have none.
-    async fn ends_for_good(&self) -> Result<bool, BusError> {
-        Ok(self.units.system_stops().await? || self.units.job_of(std::process::id()).await?.as_deref() == Some("stop"))
+    /// At a shutdown the agent's unit has the job `stop` too; for a `restart`, an upgrade and a plain signal it has another or none.
+    async fn announced(&self) -> Result<Ending, BusError> {
+        if self.units.system_stops().await? {
+            return Ok(Ending::WithMachine);
+        }
+        let job = self.units.job_of(std::process::id()).await?;
+        Ok(if job.as_deref() == Some("stop") { Ending::ForGood } else { Ending::ForNow })
     }
 }
 
@@ -79,15 +84,13 @@ impl Host for SystemdHost {
     }
 
     async fn set_hostname(&self, name: &str) -> Result<(), Fault> {
-        let has = std::fs::read_to_string(&self.hostname_file).is_ok_and(|text| text.trim_end() == name);
-        if has { Ok(()) } else { self.helper.hostname(name).await }
+        if says(&self.hostname_file, name) { Ok(()) } else { self.helper.hostname(name).await }
     }
 
     /// In doubt another agent follows: a node that stays is found again, one that was removed is gone.
     async fn ending(&self) -> Ending {
-        match tokio::time::timeout(ASK_FOR, self.ends_for_good()).await {
-            Ok(Ok(true)) => Ending::ForGood,
-            Ok(Ok(false)) => Ending::ForNow,
+        match tokio::time::timeout(ASK_FOR, self.announced()).await {
+            Ok(Ok(ending)) => ending,
             Ok(Err(error)) => {
                 tracing::warn!("systemd does not say why the agent ends; an ephemeral node is kept: {}", chain(&error));
                 Ending::ForNow

@@ -1,19 +1,22 @@
 //! systemd and its companions over D-Bus: units and jobs (PID 1), sleep and shutdown (logind), the host name (hostnamed).
 //!
-//! The agent itself only reads and listens; what it wants written it asks the root helper for.
+//! The agent itself only reads and listens; what it wants written it asks the root helper for. The proxies are shared with the helper, which is
+//! the only one that calls what writes.
 
 mod bus;
 mod error;
 mod host;
+mod hostname;
 pub mod proxies;
 mod unit;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-pub use self::bus::SystemBus;
+pub use self::bus::{SystemBus, greeted};
 pub use self::error::BusError;
 pub use self::host::{Alone, SystemdHost};
+pub use self::hostname::{HOSTNAME_FILE, says};
 pub use self::unit::{MainEnded, Units};
 use crate::core::fold::Ending;
 use crate::core::reason::Fault;

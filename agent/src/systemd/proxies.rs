@@ -21,8 +21,6 @@ pub trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Queues a stop and returns its job.
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    /// Queues a restart and returns its job.
-    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Forgets a failure, and how often the unit was started.
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     /// `initializing`, `starting`, `running`, `degraded`, `maintenance` or `stopping`.

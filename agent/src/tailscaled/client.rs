@@ -25,6 +25,9 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 /// Every other call: `start` may wait for tailscaled to take down what was up.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long control may take to confirm a logout, where no other bound is given; tailscaled stops asking when the request ends.
+pub const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// tailscaled's words when its control client dropped the node key at a logout that failed; its state still has the key.
 const KEY_FORGOTTEN: &str = "no nodekey to log out";
 

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub use self::child::ChildSupervisor;
-pub use self::client::LocalApiClient;
+pub use self::client::{LOGOUT_DEADLINE, LocalApiClient};
 pub use self::error::LocalApiError;
 pub use self::helped::HelpedApi;
 pub use self::redact::redact;

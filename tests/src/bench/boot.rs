@@ -1,5 +1,6 @@
 //! A whole boot: what the agent adds to it, and how soon the machine is on its tailnet.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -27,7 +28,7 @@ const TAG: &str = "tag:devbox";
 const UP: &str = "tailscale-up.service";
 
 /// How a machine boots.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     /// With the agent, from its package; the platform's API has a key ready, as a real one does not need 150 ms of this machine for it.
     Agent,
@@ -64,9 +65,10 @@ impl Way {
 }
 
 /// How long after PID 1 began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Times {
-    online: Duration,
+    /// None for a way that joins nothing.
+    online: Option<Duration>,
     reached: Duration,
 }
 
@@ -77,14 +79,14 @@ struct Times {
 pub async fn measure(scene: &Scene, runs: usize) -> Result<Sheet> {
     let mut sheet = Sheet::new("boot", "s");
     for round in 0..=runs {
-        let mut times = [Times::default(); WAYS.len()];
+        let mut times = BTreeMap::new();
         for turn in 0..WAYS.len() {
             // Another goes first each time, so that none is always behind the same one.
-            let index = (round + turn) % WAYS.len();
-            let name = format!("{}{round}", WAYS[index].name());
-            times[index] =
-                boot(scene, WAYS[index], &name).await.with_context(|| format!("failed to measure {name}"))?;
-            eprintln!("{name}: {:.3?}", times[index]);
+            let way = WAYS[(round + turn) % WAYS.len()];
+            let name = format!("{}{round}", way.name());
+            let measured = boot(scene, way, &name).await.with_context(|| format!("failed to measure {name}"))?;
+            eprintln!("{name}: {measured:.3?}");
+            times.insert(way, measured);
         }
         if round > 0 {
             note(&mut sheet, &times);
@@ -99,13 +101,13 @@ pub async fn measure(scene: &Scene, runs: usize) -> Result<Sheet> {
     Ok(sheet)
 }
 
-fn note(sheet: &mut Sheet, times: &[Times; WAYS.len()]) {
-    for (way, times) in WAYS.iter().zip(times) {
+fn note(sheet: &mut Sheet, times: &BTreeMap<Way, Times>) {
+    for (way, times) in times {
         let (online, reached) = way.series();
-        online.into_iter().for_each(|series| sheet.add(series, times.online.as_secs_f64()));
+        online.zip(times.online).into_iter().for_each(|(series, online)| sheet.add(series, online.as_secs_f64()));
         reached.into_iter().for_each(|series| sheet.add(series, times.reached.as_secs_f64()));
     }
-    sheet.add(ADDED, times[0].reached.as_secs_f64() - times[1].reached.as_secs_f64());
+    sheet.add(ADDED, times[&Way::Agent].reached.as_secs_f64() - times[&Way::Stock].reached.as_secs_f64());
 }
 
 async fn boot(scene: &Scene, way: Way, name: &str) -> Result<Times> {
@@ -121,8 +123,8 @@ async fn boot(scene: &Scene, way: Way, name: &str) -> Result<Times> {
         machine.moment(MULTI_USER, "ActiveEnterTimestamp").await?.context("multi-user.target was not reached")?;
     drop(machine);
     forget(scene, &format!("i-{name}")).await?;
-    let online = seen.map_or(began, monotonic);
-    Ok(Times { online: online.saturating_sub(began), reached: reached.saturating_sub(began) })
+    let online = seen.map(monotonic).transpose()?.map(|online| online.saturating_sub(began));
+    Ok(Times { online, reached: reached.saturating_sub(began) })
 }
 
 async fn prepare(scene: &Scene, way: Way, name: &str) -> Result<Booted> {
@@ -151,7 +153,7 @@ async fn prepare(scene: &Scene, way: Way, name: &str) -> Result<Booted> {
 }
 
 /// An instant as systemd's time stamps tell it.
-fn monotonic(instant: Instant) -> Duration {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(instant.elapsed()))
+fn monotonic(instant: Instant) -> Result<Duration> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("failed to read the clock")?;
+    Ok(Duration::from(now).saturating_sub(instant.elapsed()))
 }

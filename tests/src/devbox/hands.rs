@@ -99,6 +99,23 @@ impl Installed<'_> {
         Ok(said)
     }
 
+    /// The machine's static name, as it is kept (hostname(5)).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn kept_name(&self) -> Result<String> {
+        Ok(self.machine.run("cat", &["/etc/hostname"]).await?.trim().to_owned())
+    }
+
+    /// Waits until the machine has a static name.
+    ///
+    /// # Errors
+    /// When it does not get it.
+    pub async fn named(&self, name: &str) -> Result<()> {
+        let look = || async { Ok((self.kept_name().await? == name).then_some(())) };
+        eventually(&format!("the machine to be called {name}"), LIMIT, look).await
+    }
+
     /// Waits until control has the node as wanted; it hears of a change a moment after the agent has made it.
     ///
     /// # Errors

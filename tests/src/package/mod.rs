@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 
 use crate::tools::{self, Cargo, Images, Progress, Workspace};
-use symbols::Needs;
+use symbols::Linkage;
 
 /// The oldest glibc that the binary runs with: that of Debian 11 and Ubuntu 20.04. The package's `Depends` says the same.
 const GLIBC: symbols::Version = symbols::Version { major: 2, minor: 31 };
@@ -96,16 +96,16 @@ fn binary(cargo: &Cargo<'_>, architecture: Architecture) -> anyhow::Result<PathB
 /// The newest glibc that the binary asks for, and its size.
 fn judge(binary: &Path) -> anyhow::Result<(symbols::Version, u64)> {
     let bytes = fs::read(binary)?;
-    let needs = Needs::of(&bytes)?;
+    let linkage = Linkage::of(&bytes)?;
     ensure!(
-        needs.libraries.iter().all(|library| symbols::is_glibc(library)),
+        linkage.libraries.iter().all(|library| symbols::is_glibc(library)),
         "it is linked with {}: the package depends on glibc alone",
-        needs.libraries.join(", ")
+        linkage.libraries.join(", ")
     );
-    ensure!(needs.glibc <= GLIBC, "it asks for glibc {}: the package promises {GLIBC}", needs.glibc);
+    ensure!(linkage.glibc <= GLIBC, "it asks for glibc {}: the package promises {GLIBC}", linkage.glibc);
     let size = bytes.len() as u64;
     ensure!(size <= SIZE_MAX, "it has {size} bytes, {SIZE_MAX} are the most");
-    Ok((needs.glibc, size))
+    Ok((linkage.glibc, size))
 }
 
 fn write_documents(folder: &Path) -> anyhow::Result<()> {

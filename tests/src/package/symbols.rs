@@ -10,9 +10,9 @@ use object::read::elf::{Dyn, FileHeader, SectionTable};
 /// A version of glibc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// 2, since 1997.
+    /// The first number; always 2.
     pub major: u16,
-    /// What changes twice a year.
+    /// The second, which counts releases.
     pub minor: u16,
 }
 
@@ -22,9 +22,9 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a binary needs.
+/// What a binary is linked with.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Needs {
+pub struct Linkage {
     /// The libraries it is linked with.
     pub libraries: Vec<String>,
     /// The newest version of glibc's symbols among those it uses.
@@ -33,7 +33,7 @@ pub struct Needs {
 
 type Header = FileHeader64<Endianness>;
 
-impl Needs {
+impl Linkage {
     /// Reads an ELF file of 64 bits.
     ///
     /// # Errors
@@ -109,15 +109,15 @@ mod tests {
     #[test]
     fn a_program_asks_for_the_libraries_and_the_glibc_that_it_was_linked_with() {
         let own = std::fs::read(std::env::current_exe().expect("a test has a binary")).expect("it can be read");
-        let needs = Needs::of(&own).expect("it is an ELF file");
-        assert!(needs.libraries.iter().any(|library| library == "libc.so.6"), "{needs:?}");
+        let linkage = Linkage::of(&own).expect("it is an ELF file");
+        assert!(linkage.libraries.iter().any(|library| library == "libc.so.6"), "{linkage:?}");
         // std asks for 2.17 at least.
-        assert!(needs.glibc >= Version { major: 2, minor: 17 }, "{needs:?}");
+        assert!(linkage.glibc >= Version { major: 2, minor: 17 }, "{linkage:?}");
     }
 
     #[test]
     fn what_is_no_program_is_refused() {
-        assert!(Needs::of(b"#!/bin/sh\n").is_err());
+        assert!(Linkage::of(b"#!/bin/sh\n").is_err());
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod relay;
 pub mod report;
 mod report_schema;
 pub mod requests;
+pub mod routes;
 pub mod server;
 pub mod session;
 pub mod tamper;

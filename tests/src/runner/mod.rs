@@ -6,7 +6,7 @@ mod staged;
 mod stories;
 mod suites;
 mod tally;
-mod units;
+pub mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -17,7 +17,7 @@ const UNITS: &str = "usr/lib/systemd/system";
 
 /// The most that `systemd-analyze security` may find, in tenths: 10 of its 10 points are no protection at all. What is left of the daemon's
 /// is that it speaks to the network, of the helper's that it is root.
-const EXPOSURE: [(&str, u8); 2] = [("devbox-agent.service", 12), ("devbox-agent-helper.service", 7)];
+pub const EXPOSURE: [(&str, u8); 2] = [("devbox-agent.service", 12), ("devbox-agent-helper.service", 7)];
 
 /// Directives that a systemd of this lab may be too old for: it goes on without them, and says so.
 const NEWER: [&str; 1] = ["ImportCredential"];

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
-use devbox_lab::devbox::{AGENT, Installed, LIMIT, TAILSCALED};
-use devbox_lab::machine::{eventually, story};
+use devbox_lab::devbox::{AGENT, Installed, TAILSCALED};
+use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
@@ -22,12 +22,6 @@ const RESUBSCRIBED: Duration = Duration::from_secs(5);
 fn mask(devbox: &Installed<'_>, unit: &str) -> Result<()> {
     let link = devbox.machine.path(format!("/etc/systemd/system/{unit}"));
     symlink("/dev/null", link).with_context(|| format!("failed to mask {unit}"))
-}
-
-/// Waits until the machine has a static name.
-async fn named(devbox: &Installed<'_>, name: &str) -> Result<()> {
-    let look = || async { Ok((devbox.machine.run("cat", &["/etc/hostname"]).await?.trim() == name).then_some(())) };
-    eventually(&format!("the machine to be called {name}"), LIMIT, look).await
 }
 
 #[test]
@@ -69,7 +63,7 @@ fn a_machine_without_a_bus_joins_and_finds_the_bus_when_it_comes() {
         devbox.systemctl(&["start", "dbus.socket", "systemd-logind.service"]).await?;
         devbox.expect(&["refresh"], 0).await?;
         devbox.online_with(&[]).await?;
-        named(&devbox, "web").await?;
+        devbox.named("web").await?;
         assert_eq!((devbox.minted(), devbox.machine.show(AGENT, "NRestarts").await?), (1, "0".to_owned()));
         devbox.close(Left::OneNode).await
     });
@@ -84,11 +78,11 @@ fn a_machine_that_cannot_be_named_says_so_and_its_node_has_the_name() {
         devbox.boot().await?;
         devbox.online_with(&[Code::HostnameUnset]).await?;
         assert_eq!(devbox.node().await?.given_name, "web");
-        named(&devbox, "debian").await?;
+        devbox.named("debian").await?;
         devbox.systemctl(&["unmask", HOSTNAMED]).await?;
         devbox.expect(&["refresh"], 0).await?;
         devbox.online_with(&[]).await?;
-        named(&devbox, "web").await?;
+        devbox.named("web").await?;
         devbox.close(Left::OneNode).await
     });
 }
@@ -120,7 +114,7 @@ fn a_helper_that_is_away_dies_or_talks_nonsense_is_named_and_found_again() {
         devbox.signal(HELPER, "KILL").await?;
         devbox.change(|tailnet| tailnet.hostname = Some("other".to_owned()))?;
         devbox.until_node("its new name", |node| node.given_name == "other").await?;
-        named(&devbox, "other").await?;
+        devbox.named("other").await?;
         assert_eq!((devbox.minted(), devbox.machine.show(AGENT, "NRestarts").await?), (1, "0".to_owned()));
         devbox.close(Left::OneNode).await
     });

@@ -7,10 +7,10 @@ use devbox_agent::socket::document::Document;
 use devbox_lab::devbox::{AGENT, Installed};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::INSTANCE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
-const INSTANCE: &str = "GET /devbox/v1/instance";
 const STATE: &str = "/var/lib/devbox-agent";
 
 fn notes(document: &Document, code: Code) -> bool {

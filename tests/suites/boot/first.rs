@@ -1,23 +1,41 @@
 //! What an image with the agent in it does by itself: joins at the first boot, is the same node after each further one, and tells those who
 //! wait for it.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::{AGENT, Installed, LIMIT, TAILSCALED};
 use devbox_lab::machine::{Link, eventually, story};
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::INSTANCE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
-const INSTANCE: &str = "GET /devbox/v1/instance";
 const TARGET: &str = "devbox-agent-online.target";
+/// Units that need the tailnet.
+const NEEDY: [&str; 2] = ["one.service", "two.service"];
 
 /// What the generator says of tailscaled's memory, which is at most 512 MiB and an eighth of the machine's.
 async fn memory_limit(devbox: &Installed<'_>) -> Result<u32> {
     let environment = devbox.machine.show(TAILSCALED, "Environment").await?;
     let limit = environment.split(' ').find_map(|pair| pair.strip_prefix("GOMEMLIMIT=")?.strip_suffix("MiB"));
     limit.with_context(|| format!("no limit in {environment}"))?.parse().context("the limit is a number")
+}
+
+/// The same by the machine's own account of its memory.
+async fn memory_limit_expected(devbox: &Installed<'_>) -> Result<u32> {
+    let told = devbox.machine.run("cat", &["/proc/meminfo"]).await?;
+    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let kib: u32 = total.context("no MemTotal")?.parse().context("MemTotal is a number")?;
+    Ok((kib / 8192).clamp(64, 512))
+}
+
+/// Has a unit that needs the tailnet, from the machine's next boot on.
+fn add_needy(devbox: &Installed<'_>, name: &str) -> Result<()> {
+    let unit = format!(
+        "[Unit]\nRequires={TARGET}\nAfter={TARGET}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart=/usr/bin/devbox-agent status --check online\n[Install]\nWantedBy=multi-user.target\n"
+    );
+    devbox.machine.write(format!("/etc/systemd/system/{name}"), unit)?;
+    devbox.machine.enable(name, true)
 }
 
 /// The machine's static name, by hostname1.
@@ -43,9 +61,10 @@ fn the_first_boot_joins_with_no_human() {
             assert_eq!(devbox.machine.show(unit, "ActiveState").await?, "active");
             assert_eq!(devbox.machine.show(unit, "NRestarts").await?, "0");
         }
-        let limit = memory_limit(&devbox).await?;
-        ensure!((64..=512).contains(&limit), "tailscaled is given {limit} MiB");
-        ensure!(!devbox.machine.show(AGENT, "StatusText").await?.is_empty(), "systemctl status shows nothing");
+        assert_eq!(memory_limit(&devbox).await?, memory_limit_expected(&devbox).await?);
+        let told =
+            || async { Ok(devbox.machine.show(AGENT, "StatusText").await?.starts_with("online as web").then_some(())) };
+        eventually("what systemctl status shows", LIMIT, told).await?;
         let online = document.boot.online_ms.context("it is online and does not know since when")?;
         let (agent, tailscaled) = (devbox.active_after(AGENT).await?, devbox.active_after(TAILSCALED).await?);
         tracing::info!(?agent, ?tailscaled, online = ?devbox.after_start(online).await?, "from PID 1");
@@ -79,13 +98,8 @@ fn services_ordered_after_the_target_start_when_the_node_is_online() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let mut devbox = Installed::devbox(&scene, "web")?;
-        for name in ["one", "two"] {
-            let unit = format!(
-                "[Unit]\nRequires={TARGET}\nAfter={TARGET}\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
-                 ExecStart=/usr/bin/devbox-agent status --check online\n[Install]\nWantedBy=multi-user.target\n"
-            );
-            devbox.machine.write(format!("/etc/systemd/system/{name}.service"), unit)?;
-            devbox.machine.enable(&format!("{name}.service"), true)?;
+        for name in NEEDY {
+            add_needy(&devbox, name)?;
         }
         let metadata = &scene.platform.metadata.server.faults;
         metadata.always(INSTANCE, Fault::status(503));
@@ -93,15 +107,16 @@ fn services_ordered_after_the_target_start_when_the_node_is_online() {
         devbox.machine.boot().await?;
         devbox.until_unit(AGENT, "active").await?;
         devbox.until_unit("devbox-agent-wait-online.service", "activating").await?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for name in ["one.service", "two.service"] {
-            assert_eq!(devbox.machine.show(name, "ActiveState").await?, "inactive");
+        let jobs = devbox.machine.run("systemctl", &["list-jobs", "--no-legend", "--plain"]).await?;
+        let jobs: Vec<Vec<&str>> = jobs.lines().map(|line| line.split_whitespace().skip(1).collect()).collect();
+        for name in NEEDY {
+            ensure!(jobs.contains(&vec![name, "start", "waiting"]), "{name} does not wait: {jobs:?}");
         }
 
         metadata.clear(INSTANCE);
         devbox.machine.settle().await?;
         let target = devbox.active_after(TARGET).await?.context("the target was reached")?;
-        for name in ["one.service", "two.service"] {
+        for name in NEEDY {
             let started = devbox.active_after(name).await?;
             ensure!(
                 started >= Some(target),
@@ -131,8 +146,13 @@ fn the_kernel_command_line_switches_it_off() {
         let scene = Scene::start(lab).await?;
         let mut devbox = Installed::joined(&scene, "web").await?;
         devbox.machine.power_off().await?;
+        add_needy(&devbox, NEEDY[0])?;
         devbox.boot_with(&["devbox-agent=off"], Link::Up).await?;
         assert_eq!(devbox.machine.show(AGENT, "ConditionResult").await?, "no");
+        // What needs the tailnet does not start without it.
+        for unit in [TARGET, NEEDY[0]] {
+            assert_eq!(devbox.machine.show(unit, "ActiveState").await?, "inactive", "{unit}");
+        }
         // Nobody holds tailscaled back either.
         devbox.until_unit(TAILSCALED, "active").await?;
         devbox.close(Left::OneNode).await

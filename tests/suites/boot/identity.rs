@@ -5,12 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
+use devbox_agent::privilege::helper::GATE;
 use devbox_lab::devbox::{AGENT, Identity, Installed, LIMIT, TAILSCALED};
 use devbox_lab::machine::{Entry, Link, eventually, story};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
-const GATE: &str = "/run/devbox-agent-gate/closed";
+/// Has the agent start once PID 1 has looked whether tailscaled may, which is otherwise a race.
+const AFTER_TAILSCALED: &str = "[Service]\nExecStartPre=/bin/sh -c 'until [ \"$(systemctl show --property=ConditionTimestampMonotonic --value \
+                                tailscaled.service)\" != 0 ]; do sleep 0.05; done'\n";
 
 /// A machine that was somebody's before it had the agent: switched off, with the state of a node that it did not make.
 async fn somebodys<'a>(scene: &'a Scene) -> Result<(Installed<'a>, Identity)> {
@@ -40,19 +43,22 @@ fn a_node_that_is_somebody_s_is_let_through_and_left_alone() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let (mut devbox, theirs) = somebodys(&scene).await?;
+        devbox.drop_in(AGENT, AFTER_TAILSCALED)?;
         devbox.boot().await?;
         devbox.until_phase(Phase::Blocked, Code::ForeignNode).await?;
         devbox.until_unit(TAILSCALED, "active").await?;
         ensure!(!devbox.machine.path(GATE).exists(), "the gate is open");
-        // It was closed until the agent had looked.
-        let opened = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
-        let opened = opened.iter().find(|entry| is_of(entry, "admit"));
-        let looked = opened.and_then(|entry| entry.at()).context("the helper opened the gate")?;
-        let started = devbox.machine.moment(TAILSCALED, "ActiveEnterTimestamp").await?.context("it started")?;
-        ensure!(
-            started < looked && devbox.active_after(AGENT).await? < devbox.active_after(TAILSCALED).await?,
-            "tailscaled was active at {started:?}, the gate open by {looked:?}"
-        );
+        // It was closed until the agent had looked. The helper writes its line once it has answered.
+        let answer = || async {
+            let said = devbox.machine.journal(&["-u", "devbox-agent-helper.service"]).await?;
+            Ok(said.iter().find(|entry| is_of(entry, "admit")).and_then(Entry::at))
+        };
+        let answered = eventually("the helper's line", LIMIT, answer).await?;
+        let told = devbox.machine.journal(&["_PID=1", &format!("UNIT={TAILSCALED}")]).await?;
+        let unmet = format!("unmet condition check ConditionPathExists=!{GATE}");
+        let skipped = told.iter().find(|entry| entry.message().contains(&unmet));
+        let skipped = skipped.and_then(Entry::at).context("tailscaled was not held back")?;
+        ensure!(skipped < answered, "tailscaled was held back at {skipped:?}, and admitted by {answered:?}");
 
         let online = || async { Ok(scene.platform.nodes().await?.iter().any(|node| node.online).then_some(())) };
         eventually("the person's node", LIMIT, online).await?;

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::{Installed, LIMIT};
 use devbox_lab::machine::{METADATA, Machine, eventually, story};
+use devbox_lab::platform::routes::INSTANCE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
-const INSTANCE: &str = "GET /devbox/v1/instance";
 const TUNNEL: &str = "dev tailscale0";
 
 /// Advertises routes from a machine and approves them; returns once control has.

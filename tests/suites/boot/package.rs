@@ -5,15 +5,17 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
+use devbox_agent::privilege::helper::GATE;
 use devbox_lab::devbox::{AGENT, Identity, Installed, LIMIT, TAILSCALED};
 use devbox_lab::machine::{eventually, story};
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
-const GATE: &str = "/run/devbox-agent-gate/closed";
 const STATE: &str = "/var/lib/devbox-agent";
 const PACKAGE: &str = "/srv/devbox-agent.deb";
+const RULE: &str = "devbox-agent-metadata.service";
+const PREINST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/debian/preinst");
 const UNITS: [&str; 3] = [AGENT, "devbox-agent-helper.socket", "devbox-agent-gate.service"];
 
 /// Installs the package, or upgrades to it, as an administrator does.
@@ -58,6 +60,11 @@ fn installed_on_a_live_machine_it_leaves_somebody_s_node_alone() {
         let tunnel = processes(&devbox).await?.1;
 
         install(&devbox).await?;
+        // Somebody's node may use an exit node already: the agent's first request is not to go there.
+        let rule =
+            devbox.machine.moment(RULE, "ActiveEnterTimestamp").await?.context("the rule for metadata is there")?;
+        let agent = devbox.machine.moment(AGENT, "InactiveExitTimestamp").await?.context("the agent was started")?;
+        ensure!(rule <= agent, "the agent was started at {agent:?}, the rule for metadata there at {rule:?}");
         devbox.until_phase(Phase::Blocked, Code::ForeignNode).await?;
         assert_eq!(enabled(&devbox).await?, ["enabled"; 3]);
         ensure!(!devbox.machine.path(GATE).exists(), "only a boot closes the gate");
@@ -91,6 +98,9 @@ fn installed_on_a_live_machine_it_joins() {
         assert_eq!(devbox.machine.show(AGENT, "ActiveState").await?, "inactive");
         assert_eq!(processes(&devbox).await?.1, tunnel, "tailscaled goes on");
         ensure!(devbox.node().await?.online, "and so does the tunnel");
+        // As in a chroot whose /run cannot be written: what cannot be marked is no failure. dpkg runs it with these words to install again.
+        devbox.machine.write("/srv/preinst", fs::read(PREINST).context("failed to read preinst")?)?;
+        assert_eq!(devbox.as_user("nobody", &["sh", "/srv/preinst", "install", "0.1.0"]).await?.code, 0);
         // A boot without the agent: nobody holds tailscaled back.
         devbox.reboot().await?;
         devbox.until_unit(TAILSCALED, "active").await?;

@@ -7,15 +7,10 @@ use devbox_agent::core::phase::Phase;
 use devbox_lab::devbox::{AGENT, Installed, LIMIT, Package, TAILSCALED};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::{EXCHANGE, INSTANCE, KEYS, SESSION, TOKEN};
 use devbox_lab::platform::server::Server;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
-
-const SESSION: &str = "PUT /devbox/v1/session";
-const INSTANCE: &str = "GET /devbox/v1/instance";
-const TOKEN: &str = "GET /devbox/v1/token";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// The removal of a node may hold up a stop for a second (design §5); the rest is for a machine that does other things too.
 const STOP_BOUND: Duration = Duration::from_millis(2_500);
@@ -111,6 +106,21 @@ async fn online_again(devbox: &Installed<'_>, before: u32) -> Result<()> {
     devbox.until("another agent", |it| other(it.agent.pid) && it.phase == Phase::Online).await.map(drop)
 }
 
+/// That an agent which has stopped leaves nothing else behind than that the node is there: its status, its report and its unit's.
+async fn says_online(devbox: &Installed<'_>) -> Result<()> {
+    let status = devbox.machine.run("cat", &["/run/devbox-agent/api/status.json"]).await?;
+    let status: serde_json::Value = serde_json::from_str(&status).context("status.json is no JSON")?;
+    let report = devbox.scene.platform.reports.latest(&devbox.id).context("there is a report")?;
+    let text = devbox.machine.show(AGENT, "StatusText").await?;
+    ensure!(
+        status["phase"] == "online" && report.phase() == "online" && text.starts_with("online as web"),
+        "the last words were {}, {} and {text:?}",
+        status["phase"],
+        report.phase()
+    );
+    Ok(())
+}
+
 #[test]
 fn a_devboxs_node_stays_whoever_ends_and_the_tunnel_outlives_the_agent() {
     story(|lab| async move {
@@ -128,6 +138,7 @@ fn a_devboxs_node_stays_whoever_ends_and_the_tunnel_outlives_the_agent() {
         }
         devbox.systemctl(&["stop", AGENT]).await?;
         assert_eq!((devbox.identity().await?, devbox.main_pid(TAILSCALED).await?), before);
+        says_online(&devbox).await?;
         devbox.systemctl(&["start", AGENT]).await?;
         devbox.online().await?;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::{AGENT, Installed, LIMIT};
 use devbox_lab::machine::{Process, eventually, story};
+use devbox_lab::runner::units::EXPOSURE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
@@ -100,8 +101,8 @@ fn the_helper_serves_the_agent_alone_and_refuses_what_is_not_on_its_list() {
         let requests = [
             "".to_owned(),
             r#"{"verb":"exec","argv":["/bin/sh"]}"#.to_owned(),
-            r#"{"verb":"unit","job":"mask"}"#.to_owned(),
-            r#"{"verb":"unit","job":"stop","unit":"ssh.service"}"#.to_owned(),
+            r#"{"verb":"mask"}"#.to_owned(),
+            r#"{"verb":"stop","unit":"ssh.service"}"#.to_owned(),
             r#"{"verb":"hostname","name":"-evil-"}"#.to_owned(),
             r#"{"verb":"inspect","path":"/etc/shadow"}"#.to_owned(),
             format!(r#"{{"verb":"apply","preferences":{{{preferences},"ssh":true}}}}"#),
@@ -209,7 +210,7 @@ fn the_running_units_hold_no_privilege_and_are_as_closed_as_promised() {
             ensure!(status.contains(line), "not {line:?}: {status}");
         }
         // Tenths: the booted score, of which the offline one of the checks is a forecast.
-        for (unit, limit) in [(AGENT, "12"), (HELPER, "7")] {
+        for (unit, limit) in EXPOSURE {
             let threshold = format!("--threshold={limit}");
             devbox.machine.run("systemd-analyze", &["security", "--no-pager", &threshold, unit]).await?;
         }

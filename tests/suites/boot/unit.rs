@@ -10,14 +10,11 @@ use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{AGENT, Installed, LIMIT, Package, TAILSCALED};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::{EXCHANGE, INSTANCE, KEYS, TOKEN};
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
 const PROGRAM: &str = "/usr/sbin/tailscaled";
-const INSTANCE: &str = "GET /devbox/v1/instance";
-const TOKEN: &str = "GET /devbox/v1/token";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// What stays the same whatever happens to tailscaled: the agent's process, and the node.
 async fn constant(devbox: &Installed<'_>) -> Result<(u32, devbox_lab::devbox::Identity, usize)> {

@@ -8,6 +8,7 @@ use devbox_lab::machine::{Lab, Link, Machine, Process, eventually};
 use devbox_lab::platform::headscale::api::Node;
 use devbox_lab::platform::instance::{InstanceSpec, Tailnet};
 use devbox_lab::platform::relay::Scope;
+pub use devbox_lab::platform::routes::{EXCHANGE, INSTANCE as SPEC, KEYS, TOKEN};
 use devbox_lab::scene::Scene;
 use serde_json::Value;
 
@@ -18,16 +19,8 @@ pub const CLIENT: &str = "lab-client";
 /// Its tag.
 pub const TAG: &str = "tag:devbox";
 
-/// The metadata document's route.
-pub const SPEC: &str = "GET /devbox/v1/instance";
-/// The workload token's route.
-pub const TOKEN: &str = "GET /devbox/v1/token";
 /// The report's route.
 pub const REPORT: &str = "PUT /devbox/v1/report";
-/// The token exchange's route.
-pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-/// The route of new keys.
-pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// The longest that anything here takes on a loaded machine: the longest pause between two tries is 10 s, but tailscaled started before
 /// there was a network may look for its relay again only after half a minute.

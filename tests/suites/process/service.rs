@@ -151,6 +151,25 @@ fn a_record_that_is_no_record_is_set_aside() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_makes_nobody_s_node_ours() {
+    story(|lab: Lab| async move {
+        let mut stage = Stage::set(lab).await?;
+        stage.online().await?;
+        stage.store_node()?;
+        stage.stop().await?;
+        let record = stage.path("state/state.json");
+        std::fs::remove_file(&record)?;
+        // Opening a socket fails, also for root: as on a disk that does not let itself be read.
+        let in_the_way = std::os::unix::net::UnixListener::bind(&record)?;
+        stage.start()?;
+        let blocked = Shows::of("blocked", "foreign_node");
+        stage.shows_after(&[], Shows { notices: &["state_unreadable"], ..blocked }).await?;
+        drop(in_the_way);
+        stage.stop().await
+    });
+}
+
+#[test]
 fn a_disk_that_cannot_be_written_does_not_keep_the_node_away() {
     story(|lab: Lab| async move {
         let mut stage = Stage::set(lab).await?;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::metadata::channel;
 use super::service::SdNotify;
@@ -16,16 +15,10 @@ use crate::identity::store::FileStore;
 use crate::metadata::Metadata;
 use crate::privilege::{self, HelperClient};
 use crate::report::{HttpSink, Sink};
-use crate::systemd::{Alone, Host, SystemBus, SystemdHost, Units};
+use crate::systemd::{Alone, HOSTNAME_FILE, Host, SystemBus, SystemdHost, Units};
 use crate::tailscaled::child::ChildSupervisor;
 use crate::tailscaled::unit::UnitSupervisor;
-use crate::tailscaled::{HelpedApi, LocalApi, LocalApiClient, Supervisor};
-
-/// How long control may take to confirm a logout; tailscaled stops asking when the request ends.
-const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// The static host name, hostname(5).
-const HOSTNAME_FILE: &str = "/etc/hostname";
+use crate::tailscaled::{HelpedApi, LOGOUT_DEADLINE, LocalApi, LocalApiClient, Supervisor};
 
 /// Everything outside, and where reports go.
 #[derive(Clone)]

@@ -23,7 +23,7 @@ use crate::core::drive::{Drive, Input};
 use crate::core::fold::Event;
 use crate::core::scribe::{Outlets, newborn};
 use crate::core::world::{Configured, World};
-use crate::identity::host;
+use crate::identity::boot_id::boot_id;
 use crate::identity::lock::{LockError, StateLock};
 use crate::report::{Publisher, PublisherSettings};
 use crate::retry;
@@ -50,7 +50,7 @@ pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLeve
     let (report_interval, interval) = watch::channel(REPORT_INTERVAL);
 
     let told = std::env::var("DEVBOX_BOOT_ID").ok();
-    let boot_id = host::boot_id(told.as_deref(), "/".as_ref()).context("failed to read the kernel's boot id")?;
+    let boot_id = boot_id(told.as_deref(), "/".as_ref()).context("failed to read the kernel's boot id")?;
     let world = World::new(boot_id.clone(), Configured::of(&settings), outside.edges.store.load());
     let mut tasks = JoinSet::new();
     let reread = Arc::new(Notify::new());

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::core::reason::Code;
+use crate::http::testing::{Server, reply};
 use crate::socket::access::Access;
 use crate::socket::listen::bind;
 use crate::socket::samples::{reason, sample};
@@ -122,6 +123,17 @@ async fn a_restart_of_the_agent_is_waited_out() {
     };
     let (waited, _second) = tokio::join!(wait(dir.path(), Level::Online, None), restart);
     assert_eq!(waited, (ExitCode::Fine, String::new()));
+}
+
+#[tokio::test]
+async fn the_last_word_of_an_agent_that_restarts_is_not_the_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut last = sample(Phase::Stopped);
+    last.reason = Some(reason(Code::AgentStopping, "", None));
+    let said = [last, sample(Phase::Online)].map(|document| serde_json::to_string(&document).expect("JSON") + "\n");
+    let agents = Server::unix(&socket_path(dir.path()), move |nth, _| reply(200, &[], &said[nth]));
+    let waited = wait(dir.path(), Level::Online, None).await;
+    assert_eq!((waited, agents.connections()), ((ExitCode::Fine, String::new()), 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,12 +26,12 @@ impl World {
     /// Keeps the record's instance and intent in step with what is known, well before the first login needs them on disk.
     pub(super) fn settle_identity(&mut self) {
         let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
-        let unreadable = self.set_aside.is_some() && self.record.instance_id.is_none();
+        let lost = self.lost_record() && self.record.instance_id.is_none();
         let fresh = self.daemon.stored == Some(false);
         // A person who says `rejoin` of a node that is not ours hands it over, or configuration does: it authenticates anew, as ours.
         let foreign = self.daemon.stored == Some(true) && self.record.instance_id.is_none();
         let handed_over = foreign && (self.login.rejoin || self.configured.adopt);
-        let ours = fresh || unreadable || handed_over;
+        let ours = fresh || lost || handed_over;
         let Some(tailnet) = self.platform.tailnet.as_ref().filter(|_| ours) else { return };
         self.record.instance_id = Some(instance.id.clone());
         self.login.forced |= handed_over;

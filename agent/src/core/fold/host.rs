@@ -33,8 +33,10 @@ impl World {
     /// The first word counts; a logout that failed long ago says nothing about the one that is needed now.
     pub(super) fn stop(&mut self, ending: Ending, now: BootTime) {
         if self.stopping.is_none() {
-            let removes = ending == Ending::ForGood || self.host.goes_down;
-            self.stopping = Some(Stopping { deadline: now + REMOVAL_BOUND, removes });
+            let all = ending == Ending::WithMachine || self.host.goes_down;
+            let removes = all || ending == Ending::ForGood;
+            let stays = self.configured.unit && !all;
+            self.stopping = Some(Stopping { removes, stays, deadline: now + REMOVAL_BOUND });
             self.forgive_unless_running(Kind::Logout);
         }
     }

@@ -47,7 +47,9 @@ pub enum Event {
 /// What follows the end of this agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing, for as long as the machine runs, or the machine's own end.
+    /// Nothing: the machine ends too.
+    WithMachine,
+    /// Nothing, for as long as the machine runs: somebody stopped the agent.
     ForGood,
     /// Another agent: a restart, or an upgrade.
     ForNow,

@@ -51,7 +51,9 @@ impl World {
     /// What the node must have been made with when the record that knew it was unreadable: the tags say themselves.
     fn granted(&self) -> Option<LoginInputs> {
         let (tailnet, status) = (self.platform.tailnet.as_ref()?, self.node.status.as_ref()?);
-        self.set_aside.as_ref()?;
+        if !self.lost_record() {
+            return None;
+        }
         let mut tags = status.node.tags.clone();
         tags.sort();
         Some(LoginInputs { tags, ..Self::inputs(tailnet, &self.configured.control_url) })

@@ -26,7 +26,7 @@ pub(super) fn stop(view: View<'_>, plan: &mut Plan) {
         (_, _) if matches!(view.goal(), Goal::Left) => plan.claim(Phase::Left, None),
         (true, Removal::Nothing) => plan.claim(Phase::Left, None),
         (true, _) => plan.claim(Phase::Leaving, Some(unconfirmed(view))),
-        (false, _) if !stopping.removes && view.online() => plan.claim(Phase::Online, None),
+        (false, _) if stopping.stays && view.online() => plan.claim(Phase::Online, None),
         (false, _) => plan.claim(Phase::Stopped, Some(Finding::plain(Code::AgentStopping))),
     }
     let stays = !up || view.world.configured.unit;

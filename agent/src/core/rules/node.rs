@@ -8,6 +8,7 @@ use crate::core::effect::{Effect, Kind};
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
 use crate::core::view::{Goal, View};
+use crate::identity::Trouble;
 use crate::metadata::spec::Tailnet;
 use crate::tailscaled::Preferences;
 
@@ -103,8 +104,12 @@ pub(super) fn notices(view: View<'_>, plan: &mut Plan) {
     let host = [view.fault(Kind::SetHostname), view.fault(Kind::WatchHost)];
     let faults = [metadata, view.fault(Kind::Save), world.report_fault.as_ref()].into_iter().chain(host);
     plan.notices.extend(faults.flatten().map(Finding::of));
-    if let Some(why) = &world.set_aside {
-        plan.notices.push(Finding { detail: why.clone(), ..Finding::plain(Code::StateSetAside) });
+    if let Some(trouble) = &world.trouble {
+        let (code, why) = match trouble {
+            Trouble::SetAside(why) => (Code::StateSetAside, why),
+            Trouble::Unreadable(why) => (Code::StateUnreadable, why),
+        };
+        plan.notices.push(Finding { detail: why.clone(), ..Finding::plain(code) });
     }
     if let (Goal::Joined(tailnet), true) = (view.goal(), view.online()) {
         plan.notices.extend(granted_otherwise(view, tailnet));

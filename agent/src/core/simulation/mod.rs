@@ -81,7 +81,7 @@ impl Simulation {
         if !self.world.configured.unit {
             outside.tailscaled_ends();
         }
-        let next = Self::with(self.settings.clone(), Loaded { record, set_aside: None }, outside, self.now_ms);
+        let next = Self::with(self.settings.clone(), Loaded { record, trouble: None }, outside, self.now_ms);
         let old = std::mem::replace(self, next);
         self.started = old.started;
     }

@@ -1,19 +1,19 @@
 //! A model of metadata, exchange, control and tailscaled: just enough to be truthful to what was measured of them.
 
-use std::time::{Duration, SystemTime};
+mod node;
+mod platform;
 
 use proptest::prelude::*;
 
+use self::platform::token;
 use super::Performed;
 use crate::clock::Now;
 use crate::core::effect::{Effect, Outcome};
 use crate::core::reason::{Code, Fault};
-use crate::federation::{AccessToken, Claims, KeyRequest};
-use crate::metadata::Read;
-use crate::metadata::spec::{Instance, Lifecycle, Spec, Tailnet, Wanted};
-use crate::secret::Secret;
-use crate::tailscaled::types::{CurrentPreferences, Node};
-use crate::tailscaled::{Notify, Preferences, Status};
+use crate::federation::KeyRequest;
+use crate::metadata::spec::{Lifecycle, Tailnet};
+use crate::tailscaled::Notify;
+use crate::tailscaled::types::CurrentPreferences;
 
 /// What can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,23 +229,6 @@ impl Outside {
         self.tell_prefs();
     }
 
-    fn reset_prefs(&mut self) {
-        let owned = Preferences {
-            control_url: String::new(),
-            hostname: String::new(),
-            accept_dns: true,
-            accept_routes: false,
-            ssh: false,
-        };
-        self.prefs = Some(CurrentPreferences { owned, auto_update: false, want_running: false, logged_out: true });
-        self.connected = false;
-        self.tell_prefs();
-    }
-
-    fn tell_prefs(&mut self) {
-        self.said.push(Notify { prefs: self.prefs.clone(), ..Notify::default() });
-    }
-
     pub fn perform(&mut self, effect: &Effect, now: Now) -> Performed {
         if let Effect::ReadStatus { .. } | Effect::Login(_) | Effect::Apply(_) | Effect::Prove { .. } = effect {
             self.answers()?;
@@ -283,177 +266,9 @@ impl Outside {
         }
     }
 
-    fn read(&self, etag: Option<&str>) -> Performed {
-        self.ok(Weak::Metadata)?;
-        if etag == Some(self.etag().as_str()) {
-            return Ok(Outcome::Read(Read::Unchanged));
-        }
-        let instance =
-            Instance { id: "i-1".to_owned(), kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
-        let tailnet = if self.unassigned { Wanted::Unsaid } else { Wanted::Node(self.tailnet.clone()) };
-        let spec = Box::new(Spec { instance, tailnet, report_interval: Duration::from_secs(60) });
-        Ok(Outcome::Read(Read::Document { spec, etag: Some(self.etag()) }))
-    }
-
-    fn start(&mut self) -> Performed {
-        self.ok(Weak::Daemon)?;
-        if std::mem::replace(&mut self.running, true) {
-            assert!(self.unit, "tailscaled was started twice");
-            self.tell_prefs();
-            return Ok(Outcome::Done);
-        }
-        if self.node.is_none() {
-            self.reset_prefs();
-        }
-        self.tell_prefs();
-        Ok(Outcome::Done)
-    }
-
     fn name(&mut self, name: &str) -> Performed {
         self.ok(Weak::Hostname)?;
         self.named = Some(name.to_owned());
         Ok(Outcome::Done)
     }
-
-    fn stop(&mut self) -> Performed {
-        self.tailscaled_ends();
-        self.died = true;
-        self.hangs = false;
-        Ok(Outcome::Done)
-    }
-
-    fn exchange(&self) -> Performed {
-        self.ok(Weak::ExchangeRefuses)?;
-        self.ok(Weak::Exchange)?;
-        let token = Secret::new("CANARY-access".to_owned());
-        Ok(Outcome::Access(AccessToken { token, expires_in: Duration::from_secs(3600) }))
-    }
-
-    fn mint(&mut self, request: &KeyRequest) -> Performed {
-        self.ok(Weak::Mint)?;
-        self.keys.push(request.clone());
-        Ok(Outcome::Key(Secret::new("CANARY-key".to_owned())))
-    }
-
-    fn log_in(&mut self, preferences: &Preferences) -> Performed {
-        let request = self.keys.pop().expect("a login has a key that was minted for it");
-        assert_eq!(request.lifecycle, self.tailnet.lifecycle);
-        self.prefs = Some(CurrentPreferences {
-            owned: preferences.clone(),
-            auto_update: false,
-            want_running: true,
-            logged_out: false,
-        });
-        self.login = Some(request);
-        self.auth_url = false;
-        self.connected = false;
-        self.tell_prefs();
-        Ok(Outcome::Done)
-    }
-
-    fn apply(&mut self, preferences: &Preferences) -> Performed {
-        if let Some(prefs) = &mut self.prefs {
-            prefs.owned = preferences.clone();
-        }
-        self.tell_prefs();
-        Ok(Outcome::Done)
-    }
-
-    fn up(&mut self) -> Performed {
-        if let Some(prefs) = &mut self.prefs {
-            prefs.want_running = true;
-            prefs.logged_out = false;
-        }
-        self.tell_prefs();
-        Ok(Outcome::Done)
-    }
-
-    fn prove(&mut self) -> Performed {
-        self.connected = false;
-        Ok(Outcome::Done)
-    }
-
-    fn withdraw(&mut self) -> Performed {
-        self.auth_url = false;
-        self.login = None;
-        self.admin(false);
-        Ok(Outcome::Done)
-    }
-
-    fn log_out(&mut self) -> Performed {
-        if self.node.is_some() {
-            self.ok(Weak::Control)?;
-        }
-        self.node = None;
-        self.reset_prefs();
-        Ok(Outcome::Done)
-    }
-
-    /// What tailscaled and control do between two looks.
-    fn work(&mut self) {
-        if self.ok(Weak::Control).is_err() {
-            self.connected = false;
-            return;
-        }
-        if let Some(request) = self.login.take() {
-            self.register(request);
-        }
-        let up = self.prefs.as_ref().is_some_and(|prefs| prefs.want_running && !prefs.logged_out);
-        let welcome = self.node.as_ref().is_some_and(|node| !node.expired && !node.deleted);
-        self.connected = up && welcome;
-        if up && self.node.as_ref().is_some_and(|node| node.expired) {
-            self.auth_url = true;
-        }
-    }
-
-    fn register(&mut self, request: KeyRequest) {
-        if self.ok(Weak::Keys).is_err() {
-            self.auth_url = true;
-            self.said.push(Notify { error: Some("authkey expired".to_owned()), ..Notify::default() });
-            return;
-        }
-        self.logins += 1;
-        self.node = Some(Registered { key: self.logins, tags: request.tags, expired: false, deleted: false });
-    }
-
-    pub fn status(&mut self) -> Status {
-        self.work();
-        let prefs = self.prefs.clone().expect("a running tailscaled has preferences");
-        let expired = self.node.as_ref().is_some_and(|node| node.expired);
-        let state = match (&self.node, prefs.want_running, prefs.logged_out) {
-            (None, ..) => "NeedsLogin",
-            (Some(_), false, _) => "Stopped",
-            (Some(_), true, _) if expired => "NeedsLogin",
-            (Some(_), true, true) => "NeedsLogin",
-            (Some(_), true, false) => "Running",
-        };
-        let node = self.node.as_ref().map(|node| Node {
-            id: "n1".to_owned(),
-            public_key: format!("nodekey:{}", node.key),
-            host_name: prefs.owned.hostname.clone(),
-            dns_name: format!("{}.ts.test.", prefs.owned.hostname),
-            tags: node.tags.clone(),
-            online: self.connected,
-            ..Node::default()
-        });
-        Status {
-            version: "1.102.3".to_owned(),
-            backend_state: state.to_owned(),
-            have_node_key: self.node.is_some(),
-            auth_url: if self.auth_url { "http://control/a".to_owned() } else { String::new() },
-            node: node.unwrap_or_default(),
-            ..Status::default()
-        }
-    }
-}
-
-fn token(now: SystemTime) -> Outcome {
-    let claims = Claims {
-        issuer: "issuer".to_owned(),
-        subject: "acme/i-1".to_owned(),
-        audience: vec!["api.tailscale.com/client".to_owned()],
-        expires: now + Duration::from_secs(600),
-        not_before: None,
-    };
-    Outcome::Token(Secret::new("CANARY-jwt".to_owned()), claims)
 }

@@ -83,6 +83,26 @@ fn a_runners_node_goes_with_the_machine_and_with_the_agents_own_stop_but_not_wit
 }
 
 #[test]
+fn a_devboxs_node_is_said_to_be_online_unless_the_machine_goes() {
+    for ending in [Ending::ForGood, Ending::ForNow] {
+        let mut simulation = joined();
+        stop(&mut simulation, ending);
+        assert_eq!(
+            (simulation.decide().phase, simulation.count(Kind::StopDaemon, 0)),
+            (Phase::Online, 0),
+            "{ending:?}"
+        );
+    }
+    for announced in [false, true] {
+        let mut simulation = joined();
+        simulation.fold(Event::Host(HostEvent::GoesDown(announced)));
+        stop(&mut simulation, if announced { Ending::ForGood } else { Ending::WithMachine });
+        let decision = simulation.decide();
+        assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Stopped, Code::AgentStopping));
+    }
+}
+
+#[test]
 fn a_shutdown_that_was_taken_back_removes_nothing() {
     let mut simulation = runner();
     simulation.fold(Event::Host(HostEvent::GoesDown(true)));

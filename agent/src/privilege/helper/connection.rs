@@ -77,7 +77,7 @@ enum Failed {
     Slow,
     #[error("failed to read the request")]
     Read(#[source] io::Error),
-    #[error("the request was not done within {} s", .0.time.as_secs())]
+    #[error("the request was not done within {} s; {}", .0.time.as_secs(), .0.advice)]
     Late(Limit),
 }
 
@@ -95,22 +95,24 @@ impl Reasoned for Failed {
 struct Limit {
     time: Duration,
     code: Code,
+    advice: &'static str,
 }
 
 impl Limit {
     fn of(request: &Request) -> Self {
-        let (seconds, code) = match request {
+        let (seconds, code, advice) = match request {
             // A file of some KiB: longer than this is a disk that hangs.
-            Request::Inspect {} => (5, Code::TailscaledStarting),
-            // More than the 20 s for which a unit is waited for.
-            Request::Admit { .. } | Request::Unit { .. } => (25, Code::TailscaledStarting),
+            Request::Inspect {} => (5, Code::HelperUnavailable, "check the disk that tailscaled's state is on"),
+            // More than the 20 s for which a unit is waited for. The unit's TimeoutStopSec= is above it.
+            Request::Admit { .. } => (25, Code::TailscaledStarting, "see systemctl list-jobs"),
+            Request::Stop {} => (25, Code::TailscaledHung, "see systemctl list-jobs"),
             // hostnamed has to be started first, perhaps.
-            Request::Hostname { .. } => (10, Code::HostnameUnset),
-            Request::Logout {} => (5, Code::LogoutFailed),
+            Request::Hostname { .. } => (10, Code::HostnameUnset, "see systemctl status systemd-hostnamed"),
+            Request::Logout {} => (5, Code::LogoutFailed, "tailscaled has no answer from the control server"),
             // As long as any one call may take; tailscaled answers all of them within milliseconds.
-            _ => (10, Code::TailscaledHung),
+            _ => (10, Code::TailscaledHung, "tailscaled does not answer; see its journal"),
         };
-        Self { time: Duration::from_secs(seconds), code }
+        Self { time: Duration::from_secs(seconds), code, advice }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The machine's static name, by hostnamed over the system bus.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use zbus::proxy::CacheProperties;
 use crate::core::reason::{Code, Reasoned};
 use crate::privilege::fields::Label;
 use crate::systemd::proxies::HostnameProxy;
+use crate::systemd::{greeted, says};
 
 /// hostnamed is started when it is first asked, which takes a second on a busy machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(8);
@@ -46,7 +47,7 @@ impl Hostnamed {
     }
 
     async fn ask(&self, name: &Label) -> zbus::Result<()> {
-        let bus = Builder::address(self.bus.as_str()).method_timeout(ANSWER_DEADLINE).build().await?;
+        let bus = greeted(Builder::address(self.bus.as_str()), ANSWER_DEADLINE).await?;
         let hostnamed = HostnameProxy::builder(&bus).cache_properties(CacheProperties::No).build().await?;
         // Not interactive: nobody is there whom polkit could ask.
         hostnamed.set_static_hostname(name.as_str(), false).await
@@ -57,33 +58,5 @@ impl Hostnamed {
 impl StaticName for Hostnamed {
     async fn set(&self, name: &Label) -> Result<(), HostnameError> {
         if says(&self.file, name.as_str()) { Ok(()) } else { self.ask(name).await.map_err(HostnameError) }
-    }
-}
-
-/// Whether the file has this name (hostname(5)); one that cannot be read is hostnamed's to complain about.
-fn says(file: &Path, name: &str) -> bool {
-    let is_name = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    std::fs::read_to_string(file).is_ok_and(|text| text.lines().map(str::trim).find(is_name) == Some(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_line_that_is_no_comment_is_the_name() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("hostname");
-        assert!(!says(&file, "web"), "there is no file");
-        for (text, is_web) in [
-            ("web\n", true),
-            ("# a comment\n\n  web  \nother\n", true),
-            ("web-2\n", false),
-            ("#web\n", false),
-            ("", false),
-        ] {
-            std::fs::write(&file, text).expect("written");
-            assert_eq!(says(&file, "web"), is_web, "{text:?}");
-        }
     }
 }

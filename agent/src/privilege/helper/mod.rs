@@ -21,8 +21,8 @@ use super::fields::{AuthKey, Label, NodePreferences};
 use super::request::{Admission, Inspected, Request, UnitState};
 use super::wire::Done;
 use crate::clock::Clock;
-use crate::config;
 use crate::config::settings::{Settings, SpecField};
+use crate::config::{self, ConfigErrors};
 use crate::core::reason::{Code, Fault, Reasoned};
 use crate::tailscaled::{LocalApi, Preferences, stored_node};
 
@@ -40,9 +40,6 @@ pub const UNIT_FOLDERS: [&str; 3] = ["/usr/local/lib/systemd/system", "/usr/lib/
 
 /// What reads the journal.
 pub const JOURNALCTL: &str = "/usr/bin/journalctl";
-
-/// The file of the machine's static name (hostname(5)).
-pub const HOSTNAME_FILE: &str = "/etc/hostname";
 
 /// Everything outside, passed in.
 #[derive(Clone)]
@@ -90,6 +87,8 @@ enum Refused {
     Ssh,
     #[error("a host name is asked for; to allow it, set [hostname] system = true")]
     Hostname,
+    #[error("the configuration, which says what is allowed, is wrong; see devbox-agent config check")]
+    Configuration(#[source] ConfigErrors),
     #[error("failed to open tailscaled's gate {}; remove the file", path.display())]
     Gate { path: PathBuf, source: io::Error },
     #[error("failed to read tailscaled's state in {}: the reader ended", path.display())]
@@ -99,8 +98,9 @@ enum Refused {
 impl Reasoned for Refused {
     fn code(&self) -> Code {
         match self {
-            Self::Ssh | Self::Hostname => Code::HelperDenied,
-            Self::Gate { .. } | Self::Reader { .. } => Code::TailscaledStarting,
+            Self::Ssh | Self::Hostname | Self::Configuration(_) => Code::HelperDenied,
+            Self::Gate { .. } => Code::GateStuck,
+            Self::Reader { .. } => Code::HelperUnavailable,
         }
     }
 }
@@ -114,23 +114,30 @@ enum Brought {
     Unit(UnitState),
 }
 
+/// Reads the policy as it is now: an agent that follows a changed configuration is not to be held to what it was before.
+pub type ReadPolicy = Box<dyn Fn() -> Result<Policy, ConfigErrors> + Send + Sync>;
+
 /// Carries requests out.
 pub struct Helper {
-    policy: Policy,
+    read_policy: ReadPolicy,
     edges: HelperEdges,
 }
 
 impl Helper {
-    /// A helper that does by `edges` what `policy` allows.
-    pub fn new(policy: Policy, edges: HelperEdges) -> Self {
-        Self { policy, edges }
+    /// A helper that does by `edges` what the policy of the moment allows.
+    pub fn new(read_policy: ReadPolicy, edges: HelperEdges) -> Self {
+        Self { read_policy, edges }
+    }
+
+    fn policy(&self) -> Result<Policy, Fault> {
+        (self.read_policy)().map_err(|errors| Fault::from(&Refused::Configuration(errors)))
     }
 
     async fn carry_out(&self, request: Request) -> Result<Brought, Fault> {
         match request {
             Request::Inspect {} => self.inspect().await.map(Brought::Inspected),
             Request::Admit { admission } => self.admit(admission).await.map(Brought::Unit),
-            Request::Unit { job } => match self.edges.unit.carry_out(job).await {
+            Request::Stop {} => match self.edges.unit.stop().await {
                 Ok(state) => Ok(Brought::Unit(state)),
                 Err(error) => Err(Fault::from(&error)),
             },
@@ -165,7 +172,7 @@ impl Helper {
     }
 
     async fn name(&self, name: &Label) -> Result<(), Fault> {
-        if !self.policy.hostname {
+        if !self.policy()?.hostname {
             return Err(Fault::from(&Refused::Hostname));
         }
         self.edges.hostname.set(name).await.map_err(|error| Fault::from(&error))
@@ -180,10 +187,11 @@ impl Helper {
     }
 
     fn allowed(&self, preferences: &NodePreferences) -> Result<Preferences, Fault> {
-        if preferences.ssh && !self.policy.ssh {
+        let policy = self.policy()?;
+        if preferences.ssh && !policy.ssh {
             return Err(Fault::from(&Refused::Ssh));
         }
-        Ok(preferences.with_control_url(&self.policy.control_url))
+        Ok(preferences.with_control_url(&policy.control_url))
     }
 }
 

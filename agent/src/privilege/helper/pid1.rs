@@ -12,29 +12,29 @@ use zbus::{Connection, OwnedObjectPath};
 use super::journal::{Journal, Run};
 use super::private_bus::{self, PID1};
 use crate::core::reason::{Code, Reasoned};
-use crate::privilege::request::{Admission, UnitState, UnitVerb};
-use crate::systemd::proxies::{ManagerProxy, ServiceProxy, UnitProxy};
+use crate::privilege::request::{Admission, UnitState};
+use crate::systemd::proxies::{JobRemovedStream, ManagerProxy, ServiceProxy, UnitProxy};
 
 /// How long a unit is waited for before it is told as it is: tailscaled is there within 0.1 s, but opening its state may have to wait
 /// for a disk or a TPM.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What takes the place of a job that is in the queue already (systemd.unit(5), `JobMode`); as `systemctl start` does.
+/// The job replaces one that conflicts with it, as `systemctl start` has it (systemctl(1), `--job-mode=`).
 const MODE: &str = "replace";
 
 /// tailscaled's unit.
 #[async_trait]
 pub trait Unit: Send + Sync {
     /// Has the unit as the verdict says, and returns how it then is.
-    async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError>;
+    async fn admit(&self, admission: Admission) -> Result<UnitState, Pid1Error>;
 
-    /// Does `job` and returns how the unit then is.
-    async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError>;
+    /// Stops the unit, and returns how it then is: one that takes its time may still be `deactivating`.
+    async fn stop(&self) -> Result<UnitState, Pid1Error>;
 }
 
 /// Why the unit is not as it was asked to be.
 #[derive(Debug, thiserror::Error)]
-pub enum UnitError {
+pub enum Pid1Error {
     /// An administrator masked it.
     #[error("failed to start {unit}: it is masked; run systemctl unmask {unit}")]
     Masked {
@@ -59,7 +59,7 @@ pub enum UnitError {
     },
 }
 
-impl Reasoned for UnitError {
+impl Reasoned for Pid1Error {
     fn code(&self) -> Code {
         match self {
             Self::Masked { .. } => Code::TailscaledMasked,
@@ -98,11 +98,12 @@ impl Pid1 {
         Loaded::new(private_bus::connect(&self.edges.socket).await?, &self.unit).await
     }
 
-    /// Why a masked unit cannot be started: Debian's packages mask theirs when they are removed, so that it is not the mask that is in the way.
-    fn masked(&self) -> UnitError {
+    /// Why a masked unit cannot be started. Debian masks a package's units when it is removed: such a mask means that tailscaled is missing, and
+    /// one beside a unit file that is there was set by a person.
+    fn masked(&self) -> Pid1Error {
         let unit = self.unit.clone();
         let packaged = self.edges.packaged.iter().any(|folder| folder.join(&unit).exists());
-        if packaged { UnitError::Masked { unit } } else { UnitError::Missing { unit } }
+        if packaged { Pid1Error::Masked { unit } } else { Pid1Error::Missing { unit } }
     }
 
     /// The state with the last words of a unit whose main process ended.
@@ -121,14 +122,14 @@ impl Pid1 {
     }
 
     /// What PID 1 says, with the two answers that have a remedy of their own told apart.
-    fn failed(&self, verb: &'static str) -> impl Fn(zbus::Error) -> UnitError {
+    fn failed(&self, verb: &'static str) -> impl Fn(zbus::Error) -> Pid1Error {
         let this = self.clone();
         move |source| {
             let unit = this.unit.clone();
             match error_name(&source) {
                 Some("org.freedesktop.systemd1.UnitMasked") => this.masked(),
-                Some(NO_SUCH_UNIT) => UnitError::Missing { unit },
-                _ => UnitError::Pid1 { verb, unit, source },
+                Some(NO_SUCH_UNIT) => Pid1Error::Missing { unit },
+                _ => Pid1Error::Pid1 { verb, unit, source },
             }
         }
     }
@@ -145,12 +146,12 @@ fn error_name(error: &zbus::Error) -> Option<&str> {
 
 #[async_trait]
 impl Unit for Pid1 {
-    async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError> {
+    async fn admit(&self, admission: Admission) -> Result<UnitState, Pid1Error> {
         let unit = self.load().await.map_err(self.failed("load"))?;
         let state = unit.state().await.map_err(self.failed("look at"))?;
         match (admission, state.load_state.as_str()) {
             (Admission::Admitted, "masked") => return Err(self.masked()),
-            (Admission::Admitted, "not-found") => return Err(UnitError::Missing { unit: self.unit.clone() }),
+            (Admission::Admitted, "not-found") => return Err(Pid1Error::Missing { unit: self.unit.clone() }),
             _ => {}
         }
         let wanted = match admission {
@@ -166,24 +167,11 @@ impl Unit for Pid1 {
         Ok(self.told(&unit, state).await)
     }
 
-    async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError> {
+    async fn stop(&self) -> Result<UnitState, Pid1Error> {
         let unit = self.load().await.map_err(self.failed("load"))?;
-        let done = match job {
-            UnitVerb::Start => unit.run(Job::Start).await.map_err(self.failed("start")),
-            UnitVerb::Stop => unit.run(Job::Stop).await.map_err(self.failed("stop")),
-            UnitVerb::Restart => unit.run(Job::Restart).await.map_err(self.failed("restart")),
-            UnitVerb::ResetFailed => unit.reset_failed().await.map_err(self.failed("reset")),
-        };
-        done?;
+        unit.stop().await.map_err(self.failed("stop"))?;
         unit.state().await.map_err(self.failed("look at"))
     }
-}
-
-#[derive(Clone, Copy)]
-enum Job {
-    Start,
-    Stop,
-    Restart,
 }
 
 /// A unit in PID 1's memory.
@@ -253,7 +241,7 @@ impl Loaded {
         let settled = async {
             // What is on its way up already has its own job, or waits for its next try.
             if state.active_state != "activating" {
-                self.run(Job::Start).await?;
+                self.start().await?;
             }
             loop {
                 let state = self.state().await?;
@@ -271,25 +259,21 @@ impl Loaded {
         }
     }
 
-    /// Queues a job and waits until it is over; how it went is in the unit's state.
-    async fn run(&self, job: Job) -> zbus::Result<()> {
-        // Before the job exists, so that its end cannot be missed.
-        let mut removed = self.manager.receive_job_removed().await?;
-        self.manager.subscribe().await?;
-        let queued = match job {
-            Job::Start => self.manager.start_unit(&self.name, MODE).await?,
-            Job::Stop => self.manager.stop_unit(&self.name, MODE).await?,
-            Job::Restart => self.manager.restart_unit(&self.name, MODE).await?,
-        };
-        let over = async {
-            while let Some(signal) = removed.next().await {
-                if signal.args()?.job == *queued {
-                    return Ok(());
-                }
-            }
-            Err(zbus::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)))
-        };
-        tokio::time::timeout(PATIENCE, over).await.unwrap_or(Ok(()))
+    async fn start(&self) -> zbus::Result<()> {
+        let removed = self.jobs_removed().await?;
+        let job = self.manager.start_unit(&self.name, MODE).await?;
+        until_over(&job, removed).await
+    }
+
+    async fn stop(&self) -> zbus::Result<()> {
+        let removed = self.jobs_removed().await?;
+        let job = self.manager.stop_unit(&self.name, MODE).await?;
+        until_over(&job, removed).await
+    }
+
+    /// Listened to before a job exists, so that its end cannot be missed. PID 1 sends its signals on this socket unasked.
+    async fn jobs_removed(&self) -> zbus::Result<JobRemovedStream> {
+        self.manager.receive_job_removed().await
     }
 
     async fn reset_failed(&self) -> zbus::Result<()> {
@@ -299,6 +283,19 @@ impl Loaded {
             reset => reset,
         }
     }
+}
+
+/// Waits until a job is over, 20 s at most; how it went, or that it goes on, is in the unit's state.
+async fn until_over(job: &OwnedObjectPath, mut removed: JobRemovedStream) -> zbus::Result<()> {
+    let over = async {
+        while let Some(signal) = removed.next().await {
+            if signal.args()?.job == **job {
+                return Ok(());
+            }
+        }
+        Err(zbus::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)))
+    };
+    tokio::time::timeout(PATIENCE, over).await.unwrap_or(Ok(()))
 }
 
 fn is_up(state: &UnitState) -> bool {

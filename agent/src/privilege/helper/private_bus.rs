@@ -13,6 +13,8 @@ use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 
+use crate::systemd::greeted;
+
 /// What PID 1 is called on this connection, as sender of what comes and destination of what goes.
 ///
 /// It calls itself `org.freedesktop.systemd1` there, which is the name of a service; zbus takes only names of connections as senders, and
@@ -41,7 +43,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Connects to PID 1 at `socket` (`/run/systemd/private`). It takes root and nobody else (SO_PEERCRED).
 pub(super) async fn connect(socket: &Path) -> zbus::Result<Connection> {
     let stream = UnixStream::connect(socket).await?;
-    Builder::socket(PrivateSocket(stream)).p2p().method_timeout(ANSWER_DEADLINE).build().await
+    greeted(Builder::socket(PrivateSocket(stream)).p2p(), ANSWER_DEADLINE).await
 }
 
 #[derive(Debug)]

@@ -13,11 +13,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::pid1::UnitError;
+use super::pid1::Pid1Error;
 use super::*;
 use crate::clock::{Now, SystemClock};
 use crate::http::testing::{Request as Asked, Server, Step, reply};
-use crate::privilege::{HelperClient, UnitVerb};
+use crate::privilege::HelperClient;
 use crate::secret::Secret;
 use crate::tailscaled::{HelpedApi, LocalApiClient};
 
@@ -50,7 +50,7 @@ impl Drop for OnDrop {
 }
 
 impl NotedUnit {
-    async fn note(&self, what: String) -> Result<UnitState, UnitError> {
+    async fn note(&self, what: String) -> Result<UnitState, Pid1Error> {
         let _dropped = OnDrop(self.dropped.clone());
         self.done.lock().expect("not poisoned").push(what);
         if self.hangs.load(Ordering::SeqCst) { std::future::pending().await } else { Ok(running()) }
@@ -63,12 +63,12 @@ impl NotedUnit {
 
 #[async_trait]
 impl Unit for NotedUnit {
-    async fn admit(&self, admission: Admission) -> Result<UnitState, UnitError> {
+    async fn admit(&self, admission: Admission) -> Result<UnitState, Pid1Error> {
         self.note(format!("admit {admission:?}")).await
     }
 
-    async fn carry_out(&self, job: UnitVerb) -> Result<UnitState, UnitError> {
-        self.note(format!("{job:?}")).await
+    async fn stop(&self) -> Result<UnitState, Pid1Error> {
+        self.note("stop".to_owned()).await
     }
 }
 
@@ -87,7 +87,7 @@ struct Stage {
     client: HelperClient,
     unit: Arc<NotedUnit>,
     tailscaled: Server,
-    serving: JoinHandle<io::Result<()>>,
+    serving: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
     directory: tempfile::TempDir,
 }
@@ -111,6 +111,14 @@ impl Stage {
     }
 
     fn with(policy: Policy, uid: u32, script: impl Fn(usize, &Asked) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::under(Box::new(move || Ok(policy.clone())), uid, script)
+    }
+
+    fn under(
+        read_policy: ReadPolicy,
+        uid: u32,
+        script: impl Fn(usize, &Asked) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         let tailscaled = Server::unix(&at("tailscaled.sock"), script);
@@ -126,7 +134,7 @@ impl Stage {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { assert!(stopped.await.is_ok(), "the stage was dropped") };
-        let serving = tokio::spawn(serve(listener, Arc::new(Helper::new(policy, edges)), uid, stopped));
+        let serving = tokio::spawn(serve(listener, Arc::new(Helper::new(read_policy, edges)), uid, stopped));
         let client = HelperClient::new(at("helper.sock"));
         Self { client, unit, tailscaled, serving, stop: Some(stop), directory }
     }
@@ -231,23 +239,23 @@ async fn the_gate_is_opened_before_the_unit_is_started_and_may_be_open_already()
     assert_eq!(stage.unit.done(), ["admit Admitted", "admit LeftAlone"]);
 }
 
-#[tokio::test]
-async fn a_gate_that_cannot_be_opened_is_said_and_nothing_is_started() {
-    let stage = Stage::new();
-    std::fs::create_dir(stage.path("closed")).expect("a directory in the way");
-    let fault = stage.client.admit(Admission::Admitted).await.expect_err("still closed");
-    assert_eq!(fault.code, Code::TailscaledStarting);
-    assert!(fault.detail.contains("remove the file"), "{}", fault.detail);
-    assert_eq!(stage.unit.done(), [""; 0]);
+#[test]
+fn a_gate_that_cannot_be_opened_is_said_and_nothing_is_started() {
+    block_on(async {
+        let stage = Stage::new();
+        std::fs::create_dir(stage.path("closed")).expect("a directory in the way");
+        let fault = stage.client.admit(Admission::Admitted).await.expect_err("still closed");
+        assert_eq!(fault.code, Code::GateStuck);
+        assert!(fault.detail.contains("remove the file"), "{}", fault.detail);
+        assert_eq!(stage.unit.done(), [""; 0]);
+    });
 }
 
 #[tokio::test]
-async fn each_job_is_done_to_the_unit() {
+async fn the_unit_is_stopped_and_told_as_it_then_is() {
     let stage = Stage::new();
-    for job in [UnitVerb::Start, UnitVerb::Stop, UnitVerb::Restart, UnitVerb::ResetFailed] {
-        assert_eq!(stage.client.unit(job).await, Ok(running()));
-    }
-    assert_eq!(stage.unit.done(), ["Start", "Stop", "Restart", "ResetFailed"]);
+    assert_eq!(stage.client.stop().await, Ok(running()));
+    assert_eq!(stage.unit.done(), ["stop"]);
 }
 
 #[tokio::test]

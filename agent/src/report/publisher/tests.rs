@@ -33,9 +33,11 @@ impl Clock for Still {
 
 type Answer = dyn Fn() -> Option<Result<(), Fault>> + Send + Sync;
 
-/// Remembers reports and when they came; `None` from the script hangs.
+/// Remembers reports and when they came, and those that it took, after the time that it needs for one; `None` from the script hangs.
 struct Fake {
     reports: Mutex<Vec<(Instant, Value)>>,
+    needs: Mutex<Duration>,
+    taken: Mutex<Vec<Instant>>,
     answer: Mutex<Box<Answer>>,
 }
 
@@ -44,6 +46,9 @@ impl Sink for Fake {
     async fn put(&self, report: Vec<u8>) -> Result<(), Fault> {
         let report = serde_json::from_slice(&report).expect("reports are JSON");
         self.reports.lock().unwrap().push((Instant::now(), report));
+        let needs = *self.needs.lock().unwrap();
+        tokio::time::sleep(needs).await;
+        self.taken.lock().unwrap().push(Instant::now());
         let answer = self.answer.lock().unwrap()();
         match answer {
             Some(answer) => answer,
@@ -61,7 +66,12 @@ struct Stage {
 }
 
 fn stage(answer: impl Fn() -> Option<Result<(), Fault>> + Send + Sync + 'static) -> Stage {
-    let fake = Arc::new(Fake { reports: Mutex::default(), answer: Mutex::new(Box::new(answer)) });
+    let fake = Arc::new(Fake {
+        reports: Mutex::default(),
+        needs: Mutex::default(),
+        taken: Mutex::default(),
+        answer: Mutex::new(Box::new(answer)),
+    });
     let (documents, document_rx) = watch::channel(Arc::new(document()));
     let (interval, interval_rx) = watch::channel(Duration::from_secs(60));
     let (fault_tx, faults) = mpsc::channel(16);
@@ -231,6 +241,22 @@ async fn the_last_report_is_sent_when_stopping_even_without_news() {
     let fake = stage.fake.clone();
     stage.publisher.finish().await;
     assert_eq!(fake.reports.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_report_does_not_overtake_the_one_on_its_way() {
+    let stage = stage(taken);
+    *stage.fake.needs.lock().unwrap() = Duration::from_millis(400);
+    pass(0.3).await;
+    assert_eq!(stage.count(), 1, "it is on its way");
+    stage.show(in_phase(Phase::Left));
+    let before = Instant::now();
+    let fake = stage.fake.clone();
+    stage.publisher.finish().await;
+    assert!(before.elapsed() < LAST);
+    let (reports, taken) = (fake.reports.lock().unwrap(), fake.taken.lock().unwrap());
+    assert_eq!((reports.len(), taken.len()), (2, 2));
+    assert!(taken[0] <= reports[1].0, "the first was taken before the last was sent");
 }
 
 #[tokio::test(start_paused = true)]

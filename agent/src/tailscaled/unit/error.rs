@@ -15,21 +15,9 @@ const HANDS_OFF: Duration = Duration::from_secs(5);
 /// The exit status of a main process whose program could not be run (`EXIT_EXEC`, systemd.exec(5)).
 const EXIT_EXEC: i32 = 203;
 
-/// Why tailscaled's unit does not run, or no longer.
+/// Why tailscaled's unit does not run, or no longer, or still.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
-    /// An administrator masked it.
-    #[error("failed to start {unit}: it is masked")]
-    Masked {
-        /// The unit.
-        unit: String,
-    },
-    /// There is no such unit.
-    #[error("failed to start {unit}: there is no such unit")]
-    NotFound {
-        /// The unit.
-        unit: String,
-    },
     /// It was started, or left to start, and is not active.
     #[error("failed to start {unit}: {}", in_words(unit, state))]
     NotActive {
@@ -37,6 +25,14 @@ pub enum UnitError {
         unit: String,
         /// How it is.
         state: Box<UnitState>,
+    },
+    /// It was told to stop, and its processes are still there.
+    #[error("failed to stop {unit}: it is still {active_state}; systemd kills what is left after its TimeoutStopSec=")]
+    StillRuns {
+        /// The unit.
+        unit: String,
+        /// Its `ActiveState`.
+        active_state: String,
     },
     /// Its main process ended.
     #[error("{unit} ended: {} {}", ended.result, ended.status)]
@@ -83,8 +79,7 @@ fn in_words(unit: &str, state: &UnitState) -> String {
 impl Reasoned for UnitError {
     fn code(&self) -> Code {
         match self {
-            Self::Masked { .. } => Code::TailscaledMasked,
-            Self::NotFound { .. } => Code::TailscaledMissing,
+            Self::StillRuns { .. } => Code::TailscaledHung,
             Self::NotActive { state, .. } if state.exit_status == EXIT_EXEC => Code::TailscaledMissing,
             Self::NotActive { state, .. } if without_tun(&state.last_words) => Code::NoTun,
             // systemd starts it again by itself until it gives up.

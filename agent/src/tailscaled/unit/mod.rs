@@ -12,7 +12,7 @@ pub use self::error::UnitError;
 use super::Supervisor;
 use crate::core::reason::{Fault, chain};
 use crate::privilege::HelperClient;
-use crate::privilege::request::{Admission, UnitState, UnitVerb};
+use crate::privilege::request::{Admission, UnitState};
 use crate::sys::pidfd::PidFd;
 use crate::systemd::Units;
 
@@ -47,9 +47,15 @@ impl UnitSupervisor {
 fn judge(unit: &str, state: UnitState) -> Result<(), UnitError> {
     match (state.load_state.as_str(), state.active_state.as_str()) {
         ("loaded", "active" | "reloading" | "refreshing") => Ok(()),
-        ("masked", _) => Err(UnitError::Masked { unit: unit.to_owned() }),
-        ("not-found", _) => Err(UnitError::NotFound { unit: unit.to_owned() }),
         _ => Err(UnitError::NotActive { unit: unit.to_owned(), state: Box::new(state) }),
+    }
+}
+
+/// Whether the unit is as it should be after a stop: a tailscaled that takes its time uses its key meanwhile.
+fn judge_stop(unit: &str, state: UnitState) -> Result<(), UnitError> {
+    match state.active_state.as_str() {
+        "inactive" | "failed" => Ok(()),
+        _ => Err(UnitError::StillRuns { unit: unit.to_owned(), active_state: state.active_state }),
     }
 }
 
@@ -69,7 +75,8 @@ impl Supervisor for UnitSupervisor {
     }
 
     async fn stop(&self) -> Result<(), Fault> {
-        self.helper.unit(UnitVerb::Stop).await.map(drop)
+        let state = self.helper.stop().await?;
+        judge_stop(&self.unit, state).map_err(|error| Fault::from(&error))
     }
 
     async fn exited(&self) -> Fault {
@@ -111,12 +118,24 @@ mod tests {
     fn a_unit_that_is_not_active_after_its_start_says_why() {
         let code = |state| judge("tailscaled.service", state).expect_err("not active").code();
         assert!(judge("tailscaled.service", state("loaded", "active", "success", 0)).is_ok());
-        assert_eq!(code(state("masked", "inactive", "success", 0)), Code::TailscaledMasked);
-        assert_eq!(code(state("not-found", "inactive", "success", 0)), Code::TailscaledMissing);
         assert_eq!(code(state("loaded", "failed", "exit-code", 203)), Code::TailscaledMissing);
         assert_eq!(code(state("loaded", "failed", "exit-code", 1)), Code::TailscaledCrashloop);
         assert_eq!(code(state("loaded", "activating", "success", 0)), Code::TailscaledStarting);
         assert_eq!(code(state("loaded", "inactive", "success", 0)), Code::TailscaledStarting);
+    }
+
+    #[test]
+    fn a_unit_that_still_stops_has_not_stopped() {
+        for over in ["inactive", "failed"] {
+            assert!(judge_stop("tailscaled.service", state("loaded", over, "success", 0)).is_ok());
+        }
+        let error =
+            judge_stop("tailscaled.service", state("loaded", "deactivating", "success", 0)).expect_err("not over");
+        assert_eq!(error.code(), Code::TailscaledHung);
+        assert!(
+            error.to_string().starts_with("failed to stop tailscaled.service: it is still deactivating; "),
+            "{error}"
+        );
     }
 
     #[test]

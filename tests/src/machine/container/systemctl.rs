@@ -11,7 +11,7 @@ use crate::machine::lab::eventually;
 
 /// Between two looks at a machine that has begun to boot; until PID 1 listens there is nothing to wait on.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How long a boot may take; some 1.5 s, and more on a machine that boots others.
+/// How long a boot may take, until `systemctl is-system-running` answers; some 1.3 s, and more on a machine that boots others.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 impl Booted {

@@ -3,9 +3,10 @@
 
 mod tailscale;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -85,6 +86,10 @@ pub(super) fn ensure(workspace: &Workspace, progress: &Progress, agent: &Path) -
     let package = tailscale::package(workspace, &store)?;
     let stock = store.with_package("stock", &base, &package, "installing Tailscale in the image")?;
     let baked = store.with_package("baked", &stock, agent, "installing the agent in the image")?;
+    for used in [&stock, &baked, &package] {
+        // Kept open on purpose, until this process ends: its machines write over these folders, and other labs must leave them.
+        let _for_good = in_use(used)?.into_raw_fd();
+    }
     let agent = fs::canonicalize(agent).map_err(file_error(agent))?;
     Ok(Images { stock, baked, tailscale: package, agent })
 }
@@ -96,8 +101,8 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// The folder or file `name` that goes with `key`, made by `make` when it is not there; older ones of the same name go. It takes its place only
-    /// when it is whole.
+    /// The folder or file `name` that goes with `key`, made by `make` when it is not there; older ones of the same name go, unless another lab uses
+    /// them. It takes its place only when it is whole.
     fn ensure(
         &self,
         name: &str,
@@ -111,7 +116,7 @@ impl Store<'_> {
         if path.exists() {
             return Ok(path);
         }
-        self.remove_all(name)?;
+        self.remove_unused(name)?;
         let step = self.progress.step(what);
         let unfinished = self.folder.join(format!("{name}-unfinished"));
         let made = make(&unfinished).and_then(|()| fs::rename(&unfinished, &path).map_err(file_error(&path)));
@@ -128,16 +133,31 @@ impl Store<'_> {
         })
     }
 
-    fn remove_all(&self, name: &str) -> Result<(), ImageError> {
+    fn remove_unused(&self, name: &str) -> Result<(), ImageError> {
         for entry in fs::read_dir(&self.folder).map_err(file_error(&self.folder))? {
             let path = entry.map_err(file_error(&self.folder))?.path();
             let own = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name)?.strip_prefix('-'));
-            if own.is_some() {
+            if own.is_some() && !is_in_use(&path)? {
                 let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 removed.map_err(file_error(&path))?;
             }
         }
         Ok(())
+    }
+}
+
+/// Marks an image as used by this process, for as long as the file is open (flock(2)).
+fn in_use(path: &Path) -> Result<File, ImageError> {
+    let image = File::open(path).map_err(file_error(path))?;
+    image.lock_shared().map_err(file_error(path))?;
+    Ok(image)
+}
+
+fn is_in_use(path: &Path) -> Result<bool, ImageError> {
+    match File::open(path).map_err(file_error(path))?.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(file_error(path)(source)),
     }
 }
 
@@ -208,6 +228,21 @@ mod tests {
         let other = store.ensure("b", &["1"], "making", make("b")).expect("a writable folder");
         let newer = store.ensure("a", &["2"], "making", make("three")).expect("a writable folder");
         assert_eq!((first.exists(), newer.exists(), other.exists()), (false, true, true));
+    }
+
+    #[test]
+    fn an_image_that_is_used_is_left_to_who_uses_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store { folder: folder.path().to_path_buf(), progress: &Progress::new() };
+        let make =
+            |key: &str| store.ensure("a", &[key], "making", |path| fs::create_dir(path).map_err(file_error(path)));
+        let first = make("1").expect("a writable folder");
+        let user = in_use(&first).expect("it is there");
+        make("2").expect("a writable folder");
+        assert!(first.exists(), "somebody uses it");
+        drop(user);
+        make("3").expect("a writable folder");
+        assert!(!first.exists());
     }
 
     #[test]

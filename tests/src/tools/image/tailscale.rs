@@ -10,9 +10,10 @@ use std::process::Command;
 use super::super::layout::Workspace;
 use super::{ImageError, Store, file_error, mark, run};
 
+/// For any architecture as far as dpkg is concerned: what is in it is of the machine that built it, and goes nowhere else.
 const CONTROL: &str = "Package: tailscale\n\
     Version: 1.0-lab\n\
-    Architecture: amd64\n\
+    Architecture: all\n\
     Maintainer: devbox-lab <lab@localhost>\n\
     Description: tailscaled and tailscale as the lab built them\n";
 

@@ -26,9 +26,29 @@ fn what_configuration_does_not_allow_is_refused() {
 }
 
 #[tokio::test]
+async fn what_configuration_allows_meanwhile_is_carried_out_by_the_helper_that_serves_already() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, dirs) = (directory.path().join("50-site.toml"), vec![directory.path().to_owned()]);
+    let configure = |text: &str| std::fs::write(&file, text).expect("written");
+    let sources = config::Sources { dirs, overrides: vec![], uid: me() };
+    let read = move || config::load(&sources).map(|loaded| Policy::from(&loaded.settings));
+    let stage = Stage::under(Box::new(read), me(), well);
+    let ssh = Preferences { ssh: true, ..wanted() };
+    assert_eq!(stage.client.apply(&ssh).await.expect_err("no SSH").code, Code::HelperDenied);
+    configure("[tailnet]\nssh = true\ncontrol_url = \"https://other.example\"\n");
+    stage.client.apply(&ssh).await.expect("allowed");
+    let sent: Value = serde_json::from_str(&stage.tailscaled.requests()[0].body).expect("JSON");
+    assert_eq!((&sent["ControlURL"], &sent["RunSSH"]), (&"https://other.example".into(), &true.into()));
+    configure("[tailnet]\nssh = maybe\n");
+    let fault = stage.client.apply(&ssh).await.expect_err("no configuration");
+    assert_eq!(fault.code, Code::HelperDenied);
+    assert!(fault.detail.contains("see devbox-agent config check"), "{}", fault.detail);
+}
+
+#[tokio::test]
 async fn a_stranger_is_turned_away_with_a_reason_and_nothing_else() {
     let stage = Stage::with(policy(), me() + 1, well);
-    let fault = stage.client.unit(UnitVerb::Stop).await.expect_err("a stranger");
+    let fault = stage.client.stop().await.expect_err("a stranger");
     assert_eq!(fault.code, Code::HelperDenied);
     assert!(fault.detail.contains(&format!("uid {}", me() + 1)), "{}", fault.detail);
     // Not a byte is waited for, so that a stranger holds nothing up.
@@ -52,7 +72,7 @@ async fn what_is_no_request_is_refused_and_not_repeated() {
         r#"{"verb":"up","CANARY-0123456789":1}"#,
         r#"{"verb":"hostname","name":"CANARY-0123456789"}"#,
         r#"{"verb":"login","preferences":"CANARY-0123456789","key":"k"}"#,
-        r#"{"verb":"unit","job":"start","unit":"CANARY-0123456789.service"}"#,
+        r#"{"verb":"stop","unit":"CANARY-0123456789.service"}"#,
         r#"{"verb":"admit"}"#,
         &login("CANARY 0123456789"),
         &login("CANARY\u{0}0123456789"),
@@ -144,12 +164,21 @@ fn a_helper_that_is_not_there_or_makes_no_sense_is_unavailable() {
         let client = HelperClient::new(&socket);
         assert_eq!(client.up().await.expect_err("nobody").code, Code::HelperUnavailable);
         let listener = UnixListener::bind(&socket).expect("bound");
-        for (said, told) in
-            [("", "without an answer"), ("{\"ok\":7}", "its answer is none"), ("\0", "its answer is none")]
-        {
+        for (breaks, said, told) in [
+            (false, "", "without an answer"),
+            (false, "{\"ok\":7}", "its answer is none"),
+            (false, "\0", "its answer is none"),
+            (true, "", "the connection broke: "),
+            (true, "{\"ok\":", "the connection broke: "),
+            (true, "nonsense", "its answer is none"),
+        ] {
             let peer = async {
                 let (mut stream, _) = listener.accept().await.expect("connected");
-                assert_eq!(answer(&mut stream).await, r#"{"verb":"inspect"}"#);
+                if !breaks {
+                    assert_eq!(answer(&mut stream).await, r#"{"verb":"inspect"}"#);
+                }
+                // With the request unread, closing resets the connection.
+                stream.readable().await.expect("asked");
                 stream.write_all(said.as_bytes()).await.expect("sent");
             };
             let (fault, ()) = tokio::join!(client.inspect(), peer);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why the boot id could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum HostError {
+pub enum BootIdError {
     /// The file cannot be read.
     #[error("failed to read {path}")]
     Read {
@@ -26,14 +26,14 @@ pub enum HostError {
 
 /// The kernel's random id of this boot (random(4)): a UUID in lower case. `told` is what systemd says it is (`%b`, without dashes), where
 /// the unit's sandbox hides the kernel's own file. `root` is `/`, or a test's directory.
-pub fn boot_id(told: Option<&str>, root: &Path) -> Result<String, HostError> {
+pub fn boot_id(told: Option<&str>, root: &Path) -> Result<String, BootIdError> {
     if let Some(id) = told.and_then(dashed) {
         return Ok(id);
     }
     let path = root.join("proc/sys/kernel/random/boot_id");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(source) => return Err(HostError::Read { path, source }),
+        Err(source) => return Err(BootIdError::Read { path, source }),
     };
     let id = text.trim_end();
     let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c) || c == '-';
@@ -41,7 +41,7 @@ pub fn boot_id(told: Option<&str>, root: &Path) -> Result<String, HostError> {
         return Ok(id.to_owned());
     }
     // Enough to recognise what is there.
-    Err(HostError::NoId { path, found: id.chars().take(40).collect() })
+    Err(BootIdError::NoId { path, found: id.chars().take(40).collect() })
 }
 
 /// An sd-id128(3) as the kernel spells it.
@@ -81,7 +81,7 @@ mod tests {
         for text in ["", "uninitialized\n", "0B3C1F0E-1111-4222-8333-444455556666"] {
             let root = root("proc/sys/kernel/random/boot_id", text);
             let error = boot_id(Some("not an id"), root.path()).unwrap_err();
-            assert!(matches!(error, HostError::NoId { .. }), "{error}");
+            assert!(matches!(error, BootIdError::NoId { .. }), "{error}");
         }
     }
 
