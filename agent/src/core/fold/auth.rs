@@ -92,7 +92,9 @@ impl World {
         self.record.attempted = None;
         self.record.withdrawn = false;
         let renewed = pending.old_key.map(|_| now.boot).or(self.login.renewed);
-        self.login = LoginFacts { renewed, tried: self.login.tried, ..LoginFacts::default() };
+        // A node that is down meanwhile is still to be brought up for whoever asked for that.
+        let LoginFacts { tried, rejoin, .. } = self.login;
+        self.login = LoginFacts { renewed, tried, rejoin, ..LoginFacts::default() };
         self.proof = Proof { needed: false, proven_at: Some(now.real), ..self.proof.clone() };
         for kind in [Kind::Login, Kind::Mint, Kind::Exchange, Kind::Token] {
             self.forgive(kind);

@@ -62,13 +62,18 @@ impl World {
     fn judge_login(&mut self, stands: bool, began: BootTime, now: Now, draw: Draw<'_>) {
         let Some(pending) = self.login.pending.clone().filter(|pending| began >= pending.sent_at) else { return };
         let key = self.node.status.as_ref().map(|status| &status.node.public_key);
-        if self.node.connected() && key != pending.old_key.as_ref() {
+        if (self.node.connected() || self.is_down()) && key != pending.old_key.as_ref() {
             self.login_succeeded(pending, now);
         } else if stands {
             self.key_refused(INTERACTIVE, now.boot, draw);
         } else if pending.expires_at <= now.boot && !self.awaits_approval() {
             self.key_expired(now.boot, draw);
         }
+    }
+
+    /// Somebody has taken the node down meanwhile. tailscaled has another node key only when control has taken it.
+    fn is_down(&self) -> bool {
+        self.node.status.as_ref().is_some_and(|status| status.have_node_key && status.backend_state == "Stopped")
     }
 
     /// Control has taken the key and waits for a person: another key would not help.

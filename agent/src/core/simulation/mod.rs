@@ -301,11 +301,14 @@ proptest! {
         let mut simulation = Simulation::new();
         simulation.outside.set(outside::Weak::Exchange, true);
         let start = simulation.now_ms;
+        let mut unanswered = 0;
         for life in &lives {
             simulation.run_until(simulation.now_ms + life);
+            // What was not answered when the agent was killed was not written down, and is asked again at once.
+            unanswered += usize::from(simulation.in_flight.contains_key(&Kind::Exchange));
             simulation.kill_and_restart();
         }
-        let made = simulation.count(Kind::Exchange, start);
+        let made = simulation.count(Kind::Exchange, start) - unanswered;
         prop_assert!(made <= budget(simulation.now_ms - start, 60_000, 0), "{made} exchanges in {} ms", simulation.now_ms - start);
     }
 }

@@ -193,6 +193,8 @@ impl Outside {
 
     pub fn admin_logout(&mut self) {
         if self.running && self.node.take().is_some() {
+            // tailscaled gives up a login that it was about.
+            self.login = None;
             self.reset_prefs();
         }
     }

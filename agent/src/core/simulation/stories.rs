@@ -410,3 +410,23 @@ fn a_login_that_control_answers_before_tailscaled_does_is_seen_to_succeed() {
     assert!(simulation.world.login.pending.is_none(), "the login is still waited for");
     assert_eq!(simulation.decide().phase, Phase::Online);
 }
+
+#[test]
+fn a_login_that_succeeds_while_somebody_has_taken_the_node_down_is_seen_to() {
+    let mut simulation = joined();
+    simulation.outside.set(Weak::Control, true);
+    simulation.outside.change_tags(true);
+    while simulation.world.login.pending.is_none() {
+        simulation.run_until(simulation.now_ms + 100);
+    }
+    simulation.outside.admin(false);
+    simulation.run_until(simulation.now_ms + 20_000);
+    simulation.outside.change_tags(false);
+    simulation.outside.heal();
+    simulation.run_until(simulation.now_ms + 20_000);
+    assert!(simulation.world.login.pending.is_none(), "the login is still waited for");
+    simulation.ask(Verb::Rejoin);
+    simulation.run_until(simulation.now_ms + 180_000);
+    let status = simulation.world.node.status.clone().expect("a status");
+    assert_eq!(status.node.tags, simulation.outside.tailnet.tags, "it has the tags of the login that nobody noticed");
+}
