@@ -38,6 +38,6 @@ fn prepare(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     }
     caller.return_to()?;
     plan.mask.thread_set_mask()?;
-    plan.withheld.iter().try_for_each(|number| descriptor::keep(*number))?;
+    plan.withheld.iter().try_for_each(|number| descriptor::close_on_exec(*number))?;
     tell(control, &News::Running, None)
 }
