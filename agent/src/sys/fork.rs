@@ -42,7 +42,7 @@ pub fn into(namespaces: CloneFlags) -> Result<Option<Pid>, ForkError> {
     alone()?;
     let flags = libc::c_long::from(namespaces.bits() | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and with no stack this is fork(2) with namespaces; every argument after the flags is null, so that their order,
-    // which differs between architectures, does not matter. The process has one thread, so that the child has every lock's owner.
+    // which differs between architectures, does not matter. The process has one thread, so no other can hold a lock that would stay locked in the child.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).map_err(io::Error::from)?;
     Ok((pid != 0).then(|| Pid::from_raw(pid as libc::pid_t)))
 }
@@ -53,7 +53,7 @@ pub fn into(namespaces: CloneFlags) -> Result<Option<Pid>, ForkError> {
 /// As [`into`].
 pub fn run(then: impl FnOnce() -> u8) -> Result<Pid, ForkError> {
     alone()?;
-    // SAFETY: the process has one thread, so that the child has every lock's owner.
+    // SAFETY: the process has one thread, so no other can hold a lock that would stay locked in the child.
     match unsafe { nix::unistd::fork() }.map_err(io::Error::from)? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => end(then()),
