@@ -8,6 +8,7 @@ use devbox_agent::core::reason::Code;
 use devbox_agent::socket::document::{Document, NodeStatus};
 use devbox_lab::devbox::{Devbox, WORKSPACE};
 use devbox_lab::machine::{eventually, story};
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::headscale::api::Node;
 use devbox_lab::scene::Scene;
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 
 const INSTANCE: &str = "GET /devbox/v1/instance";
 const TOKEN: &str = "GET /devbox/v1/token";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// Far more than any request is late by.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -104,9 +104,9 @@ fn tags_that_change_while_a_key_is_made_are_the_ones_that_count() {
         let scene = Scene::start(lab).await?;
         let mut devbox = Devbox::new(&scene, "web")?;
         let (fault, hold) = Fault::hold();
-        scene.platform.api.server.faults.next(KEYS, fault);
+        scene.platform.api.server.faults.next(Facade::KEYS, fault);
         devbox.start()?;
-        scene.platform.api.server.log.wait_for(KEYS, 1, LIMIT).await?;
+        scene.platform.api.server.log.wait_for(Facade::KEYS, 1, LIMIT).await?;
         devbox.change(|tailnet| tailnet.tags = vec!["tag:web".to_owned()])?;
         devbox.until_read().await?;
         hold.release();

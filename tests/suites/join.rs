@@ -7,6 +7,7 @@ use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{CLIENT, Devbox, WORKSPACE, give_token};
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::{Tailnet, TailnetWish};
 use devbox_lab::platform::relay::Scope;
@@ -16,8 +17,6 @@ use serde_json::{Value, json};
 
 const TOKEN: &str = "GET /devbox/v1/token";
 const INSTANCE: &str = "GET /devbox/v1/instance";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// The phases of a machine's reports, in their order.
 fn reported(scene: &Scene, id: &str) -> Result<Vec<Phase>> {
@@ -36,8 +35,8 @@ fn a_devbox_joins_with_one_token_one_exchange_and_one_key() {
             ensure!(stages.iter().any(|name| name == stage), "{stage} is missing of {stages:?}");
         }
         let (metadata, api) = (&scene.platform.metadata.server.log, &scene.platform.api.server.log);
-        assert_eq!((metadata.count(TOKEN), api.count(EXCHANGE), api.count(KEYS)), (1, 1, 1));
-        let asked: Value = serde_json::from_str(&api.of(KEYS)[0].body)?;
+        assert_eq!((metadata.count(TOKEN), api.count(Facade::EXCHANGE), api.count(Facade::KEYS)), (1, 1, 1));
+        let asked: Value = serde_json::from_str(&api.of(Facade::KEYS)[0].body)?;
         let wanted = json!({ "reusable": false, "ephemeral": false, "preauthorized": true, "tags": ["tag:devbox"] });
         assert_eq!(asked["capabilities"]["devices"]["create"], wanted);
         assert_eq!(asked["expirySeconds"], 300);

@@ -7,6 +7,7 @@ use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::Devbox;
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::server::Server;
 use devbox_lab::scene::Scene;
@@ -16,8 +17,6 @@ use nix::sys::signal::Signal;
 const SESSION: &str = "PUT /devbox/v1/session";
 const INSTANCE: &str = "GET /devbox/v1/instance";
 const TOKEN: &str = "GET /devbox/v1/token";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// Far more than any request is late by.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -160,7 +159,8 @@ fn an_agent_killed_while_it_trades_its_token_joins_once() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let server = &scene.platform.api.server;
-        let steps = [("exchange", EXCHANGE, true), ("mint", KEYS, false), ("minted", KEYS, true)];
+        let steps =
+            [("exchange", Facade::EXCHANGE, true), ("mint", Facade::KEYS, false), ("minted", Facade::KEYS, true)];
         for step in steps {
             killed_at(&scene, server, step, Victim::Agent).await?;
         }
@@ -175,8 +175,8 @@ fn a_tailscaled_killed_while_a_token_is_traded_joins_once() {
         let (metadata, api) = (&scene.platform.metadata.server, &scene.platform.api.server);
         killed_at(&scene, metadata, ("spec", INSTANCE, true), Victim::Tailscaled).await?;
         killed_at(&scene, metadata, ("token", TOKEN, true), Victim::Tailscaled).await?;
-        killed_at(&scene, api, ("exchange", EXCHANGE, true), Victim::Tailscaled).await?;
-        killed_at(&scene, api, ("minted", KEYS, true), Victim::Tailscaled).await
+        killed_at(&scene, api, ("exchange", Facade::EXCHANGE, true), Victim::Tailscaled).await?;
+        killed_at(&scene, api, ("minted", Facade::KEYS, true), Victim::Tailscaled).await
     });
 }
 

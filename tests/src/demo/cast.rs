@@ -11,6 +11,7 @@ use devbox_agent::socket::document::{Document, NodeStatus};
 
 use super::LIMIT;
 use crate::machine::{Machine, Process};
+use crate::platform::facade::Facade;
 use crate::platform::headscale::api::Node;
 use crate::platform::report::Report;
 use crate::scene::Scene;
@@ -71,7 +72,7 @@ impl Cast {
             let seen = self.scene.platform.api.server.log.of(route);
             seen.iter().filter(|seen| seen.peer == IpAddr::V4(self.devbox.address())).count()
         };
-        (count("POST /api/v2/oauth/token-exchange"), count("POST /api/v2/tailnet/-/keys"))
+        (count(Facade::EXCHANGE), count(Facade::KEYS))
     }
 
     /// Where the devbox's agent listens.

@@ -63,6 +63,11 @@ pub struct Facade {
 }
 
 impl Facade {
+    /// The route of the token exchange.
+    pub const EXCHANGE: &'static str = "POST /api/v2/oauth/token-exchange";
+    /// The route of new keys.
+    pub const KEYS: &'static str = "POST /api/v2/tailnet/-/keys";
+
     /// Serves the API at `at` with a certificate for `public`, the address that clients use.
     ///
     /// # Errors

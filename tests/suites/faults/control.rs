@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::ledger::SecretKind;
 use devbox_lab::platform::relay::Scope;
 use nix::unistd::Pid;
 
-use crate::patient::{KEYS, LIMIT, Patient};
+use crate::patient::{LIMIT, Patient};
 
 /// The machine's tailscaled.
 fn tailscaled(patient: &Patient) -> Result<Pid> {
@@ -27,7 +28,7 @@ fn control_that_falls_silent_after_the_login_is_waited_for() {
         patient.scene.platform.control_relay.restore(Scope::All);
         patient.heals().await?;
         ensure!(tailscaled(&patient)? == daemon, "tailscaled was restarted");
-        ensure!(patient.api_asked(KEYS) == 1, "{} keys", patient.api_asked(KEYS));
+        ensure!(patient.api_asked(Facade::KEYS) == 1, "{} keys", patient.api_asked(Facade::KEYS));
         Ok(())
     });
 }
@@ -59,7 +60,7 @@ fn a_key_that_expires_before_its_use_is_replaced() {
         patient.scene.platform.headscale.api.expire_key(id).await?;
         patient.scene.platform.control_relay.restore(patient.its());
         patient.heals().await?;
-        ensure!(patient.api_asked(KEYS) == 2, "{} keys", patient.api_asked(KEYS));
+        ensure!(patient.api_asked(Facade::KEYS) == 2, "{} keys", patient.api_asked(Facade::KEYS));
         Ok(())
     });
 }
@@ -77,7 +78,7 @@ fn a_key_that_somebody_else_has_used_is_replaced() {
         patient.scene.join_by_hand(&thief, &key.1).await?;
         patient.scene.platform.control_relay.restore(patient.its());
         patient.heals().await?;
-        ensure!(patient.api_asked(KEYS) == 2, "{} keys", patient.api_asked(KEYS));
+        ensure!(patient.api_asked(Facade::KEYS) == 2, "{} keys", patient.api_asked(Facade::KEYS));
         Ok(())
     });
 }
@@ -87,15 +88,15 @@ fn three_keys_that_control_refuses_are_enough() {
     story(|lab| async move {
         let mut patient = Patient::admit(lab).await?;
         let unknown = r#"{"id":"1","key":"hskey-auth-000000000000-0000000000000000000000000000000000000000000000000000000000000000"}"#;
-        patient.scene.platform.api.server.faults.always(KEYS, Fault::status(200).body(unknown));
+        patient.scene.platform.api.server.faults.always(Facade::KEYS, Fault::status(200).body(unknown));
         patient.start()?;
         let reason = patient.gives_and_reports("keys_exhausted", "").await?;
         ensure!(reason["class"] == "blocked" && crate::patient::pause(&reason)? > 600.0, "{reason}");
-        ensure!(patient.api_asked(KEYS) == 3, "{} keys", patient.api_asked(KEYS));
-        let log = patient.scene.platform.api.server.log.wait_for(KEYS, 3, LIMIT).await?;
+        ensure!(patient.api_asked(Facade::KEYS) == 3, "{} keys", patient.api_asked(Facade::KEYS));
+        let log = patient.scene.platform.api.server.log.wait_for(Facade::KEYS, 3, LIMIT).await?;
         ensure!(log.len() == 3, "another key was asked for");
         ensure!(patient.scene.platform.nodes().await?.is_empty(), "a node without a key");
-        patient.scene.platform.api.server.faults.clear(KEYS);
+        patient.scene.platform.api.server.faults.clear(Facade::KEYS);
         patient.refresh().await?;
         patient.heals().await.map(drop)
     });

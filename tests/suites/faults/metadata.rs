@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{PLATFORM, story};
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::TailnetWish;
 use devbox_lab::platform::relay::Scope;
@@ -11,7 +12,7 @@ use devbox_lab::platform::wire::Wire;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::patient::{ID, KEYS, LIMIT, Patient, SPEC, TOKEN, pause};
+use crate::patient::{ID, LIMIT, Patient, SPEC, TOKEN, pause};
 
 /// Far below what an answer without end would come to; what the kernel's buffers hold is above what the agent reads.
 const CUT: u64 = 8 << 20;
@@ -35,7 +36,7 @@ async fn walk(patient: &Patient, rows: Vec<Row>) -> Result<()> {
         patient.refresh().await?;
         patient.gives(code, words).await?;
     }
-    ensure!(patient.api_asked(KEYS) + patient.asked(TOKEN) == 0, "nothing can be fetched without a spec");
+    ensure!(patient.api_asked(Facade::KEYS) + patient.asked(TOKEN) == 0, "nothing can be fetched without a spec");
     faults.clear(SPEC);
     patient.heals().await.map(drop)
 }
@@ -218,7 +219,7 @@ fn a_hostile_value_is_named_and_what_was_valid_stays_in_force() {
         }
         let after = patient.heals().await?;
         ensure!(after.node_key == node.node_key && after.given_name == node.given_name, "the node was touched");
-        ensure!(patient.api_asked(KEYS) == 1, "another key was made");
+        ensure!(patient.api_asked(Facade::KEYS) == 1, "another key was made");
         Ok(())
     });
 }
@@ -242,7 +243,7 @@ fn a_name_that_changes_every_second_ends_as_the_last_one_without_a_new_login() {
         patient.shows("the last name", |status| status["node"]["name"] == "odd").await?;
         let nodes = patient.scene.platform.nodes().await?;
         ensure!(nodes.len() == 1 && nodes[0].node_key == node.node_key, "the node was made anew");
-        ensure!(patient.api_asked(KEYS) == 1, "another key was made");
+        ensure!(patient.api_asked(Facade::KEYS) == 1, "another key was made");
         Ok(())
     });
 }

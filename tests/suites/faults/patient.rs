@@ -24,10 +24,6 @@ pub const SPEC: &str = "GET /devbox/v1/instance";
 pub const TOKEN: &str = "GET /devbox/v1/token";
 /// The report's route.
 pub const REPORT: &str = "PUT /devbox/v1/report";
-/// The token exchange's route.
-pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-/// The route of new keys.
-pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 
 /// The longest that anything here takes on a loaded machine: the longest pause between two tries is 10 s, but tailscaled started before
 /// there was a network may look for its relay again only after half a minute.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::tamper::Tamper;
 
-use crate::patient::{EXCHANGE, KEYS, Patient, TOKEN, pause};
+use crate::patient::{Patient, TOKEN, pause};
 
 /// Spoils the tokens from now on and has the agent fetch one.
 async fn spoil(patient: &Patient, tamper: Tamper) -> Result<()> {
@@ -53,7 +54,7 @@ fn a_token_that_cannot_do_is_named_and_never_sent() {
         // Longer than any answer of the metadata endpoint may be.
         spoil(&patient, Tamper::Oversized(1 << 20)).await?;
         patient.gives("token_unavailable", "larger than").await?;
-        ensure!(patient.api_asked(EXCHANGE) == 0, "a token that cannot do was sent");
+        ensure!(patient.api_asked(Facade::EXCHANGE) == 0, "a token that cannot do was sent");
         patient.scene.platform.issuer.tamper(None);
         patient.heals().await.map(drop)
     });
@@ -77,7 +78,7 @@ fn what_only_the_exchange_can_tell_is_left_to_it() {
             spoil(&patient, tamper).await?;
             patient.gives("exchange_denied", words).await?;
         }
-        ensure!(patient.api_asked(EXCHANGE) == 4 && patient.api_asked(KEYS) == 0, "one try for each");
+        ensure!(patient.api_asked(Facade::EXCHANGE) == 4 && patient.api_asked(Facade::KEYS) == 0, "one try for each");
         patient.scene.platform.issuer.tamper(None);
         patient.refresh().await?;
         patient.heals().await.map(drop)

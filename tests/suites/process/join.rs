@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{Lab, story};
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::{InstanceSpec, Tailnet, TailnetWish};
 use serde_json::json;
@@ -174,7 +175,7 @@ fn a_refused_key_shows_until_the_next_is_there() {
         let words = "invalid key: it expired";
         stage.local.logins(&[Login::Refused(words)]);
         let (fault, hold) = Fault::hold();
-        let keys = "POST /api/v2/tailnet/-/keys";
+        let keys = Facade::KEYS;
         stage.api.server.faults.next(keys, Fault::none());
         stage.api.server.faults.next(keys, fault);
         stage.start()?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{Lab, story};
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::{Fault, Faults, Hold};
 use devbox_lab::platform::instance::TailnetWish;
 use nix::mount::{MsFlags, mount};
@@ -71,12 +72,12 @@ const STEPS: [Step; 7] = [
     },
     Step {
         name: "exchange",
-        hold: |stage| held(&stage.api.server.faults, "POST /api/v2/oauth/token-exchange"),
+        hold: |stage| held(&stage.api.server.faults, Facade::EXCHANGE),
         shows: Shows::of("authenticating", "token_pending"),
     },
     Step {
         name: "mint",
-        hold: |stage| held(&stage.api.server.faults, "POST /api/v2/tailnet/-/keys"),
+        hold: |stage| held(&stage.api.server.faults, Facade::KEYS),
         shows: Shows::of("authenticating", "token_pending"),
     },
     Step {

@@ -5,6 +5,7 @@ use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{CLIENT, Devbox, LIMIT};
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::gce::Gce;
 use devbox_lab::scene::Scene;
@@ -13,7 +14,6 @@ use serde_json::json;
 
 /// The unique id of a service account, as the subject of its tokens has it.
 const SUBJECT: &str = "112233445566778899001";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 
 /// What a VM is given in its attribute.
 fn wish(tag: &str) -> String {
@@ -100,7 +100,7 @@ fn what_the_metadata_server_refuses_and_what_it_does_not_answer_are_told_apart()
         gce.server.faults.always(Gce::TOKEN, Fault::status(503).retry_after("1"));
         vm.expect(&["refresh"], 0).await?;
         vm.gives(Code::TokenUnavailable, "503").await?;
-        assert_eq!(scene.platform.api.server.log.count(EXCHANGE), 0);
+        assert_eq!(scene.platform.api.server.log.count(Facade::EXCHANGE), 0);
         gce.server.faults.clear_all();
         vm.online().await?;
         vm.close(Left::OneNode).await

@@ -7,6 +7,7 @@ use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
 use devbox_lab::devbox::{CLIENT, Devbox};
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::namespace::{Integration, Namespace};
 use devbox_lab::scene::Scene;
@@ -15,7 +16,6 @@ use devbox_lab::witness::Left;
 const WORKSPACE: &str = "tenant-acme";
 const ID: &str = "k9m2p4";
 const SUBJECT: &str = "tenant-acme/k9m2p4";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 const SPEC_FILE: &str = "/var/run/nsc/token.spec";
 const TOKEN_FILE: &str = "/var/run/nsc/token.json";
 
@@ -139,7 +139,7 @@ fn what_namespace_refuses_and_what_it_does_not_answer_are_told_apart() {
         devbox.expect(&["refresh"], 0).await?;
         let denied = devbox.gives(Code::TokenDenied, "unauthenticated").await?;
         assert_eq!(denied.phase, Phase::Blocked);
-        assert_eq!(scene.platform.api.server.log.count(EXCHANGE), 0);
+        assert_eq!(scene.platform.api.server.log.count(Facade::EXCHANGE), 0);
 
         leave(&devbox, TOKEN_FILE, &namespace.bearer_file()?)?;
         devbox.expect(&["refresh"], 0).await?;
