@@ -1,14 +1,16 @@
 //! What a command notices of `exec`: nothing, but for the network.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::give_token;
-use devbox_lab::machine::story;
+use devbox_lab::machine::{eventually, story};
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::scene::Scene;
 use serde_json::Value;
 
-use crate::job::{EXCHANGE, Job, KEYS, TOKEN, program, told};
+use crate::job::{Job, TOKEN, program, told};
 use crate::peer::NUMBERED;
 
 #[test]
@@ -20,8 +22,8 @@ fn a_run_takes_one_token_one_exchange_and_one_key_and_leaves_no_node() {
         let said = job.run(&["--json", &record], &["echo", "hello"]).await?;
         ensure!(said.code == 0 && said.answer == "hello\n" && said.talk.is_empty(), "{said:?}");
         let (metadata, api) = (&scene.platform.metadata.server.log, &scene.platform.api.server.log);
-        assert_eq!((metadata.count(TOKEN), api.count(EXCHANGE), api.count(KEYS)), (1, 1, 1));
-        let asked: Value = serde_json::from_str(&api.of(KEYS)[0].body)?;
+        assert_eq!((metadata.count(TOKEN), api.count(Facade::EXCHANGE), api.count(Facade::KEYS)), (1, 1, 1));
+        let asked: Value = serde_json::from_str(&api.of(Facade::KEYS)[0].body)?;
         let device = &asked["capabilities"]["devices"]["create"];
         ensure!(device["ephemeral"] == true && device["tags"][0] == "tag:ci", "the key is for {device}");
         ensure!(job.nodes().await?.is_empty(), "the node outlives the run");
@@ -87,6 +89,31 @@ fn a_pipe_that_nobody_reads_ends_the_command() {
         let said = job.say(shell).await?;
         ensure!(said.answer == "y\n141 0\n" && said.talk.is_empty(), "{said:?}");
         assert_eq!(job.script(&[], "yes | head -1; echo ${PIPESTATUS[*]}", 0).await?, "y\n141 0\n");
+        job.close().await
+    });
+}
+
+/// Soon after the end of a run: long before control itself takes an ephemeral node that has gone for lost, after 70 s.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_pipe_that_ends_early_on_either_side_leaves_no_node() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        for (line, answer) in [
+            // The producer ends, the command has read enough.
+            ("yes | \"$0\" exec -- head -1; echo ${PIPESTATUS[*]}", "y\n141 0\n"),
+            // The reader has gone before anything is written.
+            ("\"$0\" exec -- yes | true; echo ${PIPESTATUS[*]}", "141 0\n"),
+        ] {
+            let mut shell = job.command("bash");
+            shell.args(["-c", line]).arg(program(&job.machine, "devbox-agent"));
+            let said = job.say(shell).await?;
+            ensure!(said.answer == answer && said.talk.is_empty(), "{line}: {said:?}");
+            let gone = || async { Ok(job.nodes().await?.is_empty().then_some(())) };
+            eventually("the end of the node", SOON, gone).await.context(line)?;
+        }
         job.close().await
     });
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use devbox_lab::machine::story;
+use devbox_lab::platform::facade::Facade;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::scene::Scene;
 use devbox_lab::web::Site;
 
-use crate::job::{EXCHANGE, Job, KEYS, code_of, says};
+use crate::job::{Job, code_of, says};
 use crate::peer::Peer;
 
 #[test]
@@ -18,12 +19,12 @@ fn a_join_that_only_a_person_can_mend_fails_at_once_and_is_named() {
         let job = Job::new(&scene, "ci").await?;
         let api = &scene.platform.api.server;
         let refusal = |words: &str| Fault::status(403).body(format!("{{\"message\": \"{words}\"}}"));
-        api.faults.always(EXCHANGE, refusal("invalid_grant"));
+        api.faults.always(Facade::EXCHANGE, refusal("invalid_grant"));
         job.fails(&["--join-timeout", "10m"], &["exchange_denied", "invalid_grant"]).await?;
-        assert_eq!((api.log.count(EXCHANGE), api.log.count(KEYS)), (1, 0));
+        assert_eq!((api.log.count(Facade::EXCHANGE), api.log.count(Facade::KEYS)), (1, 0));
         api.faults.clear_all();
         job.fails(&["--join-timeout", "10m", "--tag", "tag:unheard-of"], &["tag:unheard-of"]).await?;
-        ensure!(api.log.count(KEYS) <= 1, "{} keys were asked for", api.log.count(KEYS));
+        ensure!(api.log.count(Facade::KEYS) <= 1, "{} keys were asked for", api.log.count(Facade::KEYS));
         job.close().await
     });
 }
