@@ -34,6 +34,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("metadata_value", METADATA, "a_hostile_value_is_named_and_what_was_valid_stays_in_force"),
     ("metadata_denied", METADATA, "a_redirect_leads_nowhere_and_a_refusal_waits_for_a_person"),
     ("metadata_secret", CREDENTIALS, "a_metadata_endpoint_over_tls_is_shown_a_credential"),
+    ("environment_invalid", GITHUB, "a_job_whose_environment_was_cut_is_told_at_once_what_is_missing"),
     ("not_provisioned", METADATA, "answers_that_are_no_metadata_are_refused_and_named"),
     ("token_pending", JOIN, "a_token_that_takes_its_time_is_waited_for"),
     ("token_unavailable", TOKEN, "a_token_that_cannot_do_is_named_and_never_sent"),

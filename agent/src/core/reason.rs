@@ -65,6 +65,7 @@ codes! {
     MetadataValue "metadata_value" Blocked "a field of the metadata document has a value that cannot be used" "correct the named field on the platform";
     MetadataDenied "metadata_denied" Blocked "the metadata endpoint refuses this machine" "check that the platform admits this instance";
     MetadataSecret "metadata_secret" Waiting "the secret that the metadata endpoint wants to see cannot be read" "see the detail; for [metadata] bearer also LoadCredential= of devbox-agent.service";
+    EnvironmentInvalid "environment_invalid" Blocked "a variable that the provider reads is missing or cannot be used" "pass on or correct the variable named in the detail, and start the agent again";
     NotProvisioned "not_provisioned" Waiting "the platform has not provisioned this machine yet" "nothing if it passes; otherwise check the instance on the platform";
     TokenPending "token_pending" Waiting "a token, its exchange and a key are being fetched" "nothing if it passes";
     TokenUnavailable "token_unavailable" Waiting "no workload token could be fetched" "check the token source named in the detail";

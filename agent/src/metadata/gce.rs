@@ -15,8 +15,8 @@ use crate::core::reason::{Code, Fault, Reasoned, printable};
 use crate::http::Answer;
 use crate::secret::Secret;
 
-/// The attribute with the spec: what `devbox/v1` has as `tailnet`, in JSON. One attribute and not one a field: it changes as a whole, and is waited
-/// at without the start-up scripts beside it.
+/// The attribute with the spec: what `devbox/v1` has as `tailnet`, in JSON. One attribute and not one a field: it changes atomically, and
+/// waiting for it does not wake on changes of start-up scripts.
 pub const ATTRIBUTE: &str = "devbox-agent";
 
 /// On every request, and on every answer of the real server.

@@ -141,9 +141,9 @@ impl Reasoned for GithubError {
     fn code(&self) -> Code {
         match self {
             Self::Permission => Code::TokenPermission,
-            Self::Unset { .. } | Self::Url | Self::Answer(_) => Code::TokenUnavailable,
+            Self::Unset { .. } | Self::Url | Self::NoRun => Code::EnvironmentInvalid,
+            Self::Answer(_) => Code::TokenUnavailable,
             Self::Service(error) => error.about_token(),
-            Self::NoRun => Code::MetadataUnreachable,
         }
     }
 

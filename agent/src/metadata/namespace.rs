@@ -212,7 +212,8 @@ impl Reasoned for SpecError {
     fn code(&self) -> Code {
         match &self.0 {
             NamespaceError::Credential(_) => Code::MetadataSecret,
-            NamespaceError::MachineId(_) | NamespaceError::Endpoint { .. } => Code::MetadataUnreachable,
+            NamespaceError::MachineId(_) => Code::MetadataUnreachable,
+            NamespaceError::Endpoint { .. } => Code::EnvironmentInvalid,
             NamespaceError::Service(error) => error.about_metadata(),
             NamespaceError::Answer(_) => Code::MetadataInvalid,
             NamespaceError::Id { .. } | NamespaceError::NoIntegration { .. } | NamespaceError::Value { .. } => {
@@ -232,7 +233,11 @@ impl Reasoned for SpecError {
 
 impl Reasoned for TokenError {
     fn code(&self) -> Code {
-        self.0.service().map_or(Code::TokenUnavailable, ServiceError::about_token)
+        match &self.0 {
+            NamespaceError::Endpoint { .. } => Code::EnvironmentInvalid,
+            NamespaceError::Service(error) => error.about_token(),
+            _ => Code::TokenUnavailable,
+        }
     }
 
     fn retry_after(&self) -> Option<Duration> {

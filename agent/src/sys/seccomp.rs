@@ -1,4 +1,4 @@
-//! System calls of one process answered by another (seccomp_unotify(2); Linux 5.14 for [`Listener::give`]).
+//! System calls of one process answered by another (seccomp_unotify(2); Linux 5.9 for [`Listener::replace`], 5.14 for [`network_of`]).
 #![expect(unsafe_code, reason = "the calls have no safe wrapper in the libraries used here")]
 
 use std::io;
@@ -31,15 +31,13 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
 }
 
-/// One of `values` is what is left of an argument under `mask`.
+/// The lower half of an argument is `value`.
 #[derive(Debug)]
 pub struct Condition {
     /// Which argument, from 0.
     pub argument: u32,
-    /// The bits that count, of the lower half.
-    pub mask: u32,
-    /// The values that fit.
-    pub values: Vec<u32>,
+    /// What it must be.
+    pub value: u32,
 }
 
 /// Has the calls of `rules`, made by this process and what it becomes, answered by whoever holds the listener.
@@ -68,25 +66,19 @@ fn program(rules: &[Rule]) -> Vec<libc::sock_filter> {
     program
 }
 
+/// Each comparison that fails passes over the rest of the block, to the next rule.
 fn block(rule: &Rule) -> Vec<libc::sock_filter> {
-    let mut block = vec![done(libc::SECCOMP_RET_USER_NOTIF)];
-    // From its end, because a jump says how much of what follows it passes over.
-    for condition in rule.conditions.iter().rev() {
-        let mut tests: Vec<_> = Vec::new();
-        for (after, value) in condition.values.iter().rev().enumerate() {
-            let otherwise = if after == 0 { block.len() } else { 0 };
-            tests.insert(0, equals(*value, after as u8, otherwise as u8));
-        }
-        let masked = libc::sock_filter { code: AND, jt: 0, jf: 0, k: condition.mask };
-        let start = [load(ARGUMENTS_AT + 8 * condition.argument), masked];
-        block.splice(0..0, start.into_iter().chain(tests));
+    let arguments = rule.conditions.iter().map(|wanted| (ARGUMENTS_AT + 8 * wanted.argument, wanted.value));
+    let wanted: Vec<(u32, u32)> = std::iter::once((NUMBER_AT, rule.number as u32)).chain(arguments).collect();
+    let mut block = Vec::new();
+    for (index, (at, value)) in wanted.iter().enumerate() {
+        // Two instructions for each that follows, and the answer.
+        let rest = 2 * (wanted.len() - index - 1) + 1;
+        block.extend([load(*at), equals(*value, 0, rest as u8)]);
     }
-    let length = block.len() as u8;
-    block.splice(0..0, [load(NUMBER_AT), equals(rule.number as u32, 0, length)]);
+    block.push(done(libc::SECCOMP_RET_USER_NOTIF));
     block
 }
-
-const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 
 fn load(at: u32) -> libc::sock_filter {
     libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: at }
@@ -104,10 +96,6 @@ fn done(action: u32) -> libc::sock_filter {
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     id: u64,
-    /// The thread that made it.
-    pub thread: i32,
-    /// The system call's number.
-    pub number: libc::c_long,
     /// Its arguments.
     pub arguments: [u64; 6],
 }
@@ -131,12 +119,9 @@ impl Listener {
             // SAFETY: the request writes one seccomp_notif, which lives through the call.
             let answer = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &mut notice) };
             match Errno::result(answer) {
-                Ok(_) => {
-                    let (thread, number) = (notice.pid as i32, notice.data.nr.into());
-                    return Ok(Some(Call { id: notice.id, thread, number, arguments: notice.data.args }));
-                }
-                // Of ENOENT: the caller was killed, or interrupted by a signal, before this took its call.
+                Ok(_) => return Ok(Some(Call { id: notice.id, arguments: notice.data.args })),
                 Err(Errno::EINTR) => {}
+                // The caller was killed or interrupted before its call was taken; POLLHUP tells that from the end of the last caller.
                 Err(Errno::ENOENT) if !descriptor::hung_up(&self.0)? => {}
                 Err(Errno::ENOENT) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
@@ -160,20 +145,11 @@ impl Listener {
         gone(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &response) })
     }
 
-    /// Answers with a descriptor of one's own, which the caller gets under a new number.
-    pub fn give(&self, call: Call, descriptor: &impl AsFd) -> io::Result<()> {
-        self.add(call, descriptor, 0, libc::SECCOMP_ADDFD_FLAG_SEND as u32)
-    }
-
     /// Puts a descriptor of one's own in the place of the caller's `number`; the call itself still waits for its answer.
     pub fn replace(&self, call: Call, descriptor: &impl AsFd, number: u32) -> io::Result<()> {
-        self.add(call, descriptor, number, libc::SECCOMP_ADDFD_FLAG_SETFD as u32)
-    }
-
-    fn add(&self, call: Call, descriptor: &impl AsFd, number: u32, flags: u32) -> io::Result<()> {
         let addition = libc::seccomp_notif_addfd {
             id: call.id,
-            flags,
+            flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
             srcfd: descriptor.as_fd().as_raw_fd() as u32,
             newfd: number,
             newfd_flags: libc::O_CLOEXEC as u32,
@@ -225,7 +201,7 @@ pub fn network_of(socket: &impl AsFd) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    /// What the program answers, by an interpreter of the five instructions that it is made of.
+    /// What the program answers, by an interpreter of the three instructions that it is made of.
     fn run(program: &[libc::sock_filter], number: u32, arguments: [u32; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -239,7 +215,6 @@ mod tests {
                         at => arguments[((at - ARGUMENTS_AT) / 8) as usize],
                     }
                 }
-                libc::BPF_ALU => accumulator &= instruction.k,
                 libc::BPF_JMP => {
                     let jump = if accumulator == instruction.k { instruction.jt } else { instruction.jf };
                     at += usize::from(jump);
@@ -254,17 +229,14 @@ mod tests {
         let rules = [
             Rule {
                 number: 41,
-                conditions: vec![
-                    Condition { argument: 0, mask: !0, values: vec![2, 10] },
-                    Condition { argument: 1, mask: 0xf, values: vec![2] },
-                ],
+                conditions: vec![Condition { argument: 0, value: 2 }, Condition { argument: 1, value: 10 }],
             },
             Rule { number: 42, conditions: Vec::new() },
         ];
         let program = program(&rules);
         let asks = |number, arguments| run(&program, number, arguments) == libc::SECCOMP_RET_USER_NOTIF;
-        assert!(asks(41, [2, 0x802, 0, 0, 0, 0]) && asks(41, [10, 2, 0, 0, 0, 0]), "either value of the first, masked");
-        assert!(!asks(41, [1, 2, 0, 0, 0, 0]), "the first condition fails");
+        assert!(asks(41, [2, 10, 7, 0, 0, 0]), "both conditions");
+        assert!(!asks(41, [1, 10, 0, 0, 0, 0]), "the first condition fails");
         assert!(!asks(41, [2, 1, 0, 0, 0, 0]), "the second condition fails");
         assert!(asks(42, [0; 6]), "no condition");
         assert!(!asks(43, [2, 2, 0, 0, 0, 0]), "another call");

@@ -13,6 +13,7 @@ use super::LIMIT;
 use crate::machine::{Machine, Process};
 use crate::platform::headscale::api::Node;
 use crate::platform::report::Report;
+use crate::platform::routes::{EXCHANGE, KEYS};
 use crate::scene::Scene;
 use crate::web::Site;
 
@@ -71,7 +72,7 @@ impl Cast {
             let seen = self.scene.platform.api.server.log.of(route);
             seen.iter().filter(|seen| seen.peer == IpAddr::V4(self.devbox.address())).count()
         };
-        (count("POST /api/v2/oauth/token-exchange"), count("POST /api/v2/tailnet/-/keys"))
+        (count(EXCHANGE), count(KEYS))
     }
 
     /// Where the devbox's agent listens.

@@ -114,9 +114,11 @@ fn tag(revision: u64) -> String {
 
 async fn attribute(State(shared): State<Shared>, Path(key): Path<String>, Query(query): Query<Waiting>) -> Response {
     let mut attributes = shared.attributes.subscribe();
-    if let (true, Some(known)) = (query.wait_for_change, query.last_etag) {
-        let changed =
-            attributes.wait_for(|all| all.get(&key).map(|(_, revision)| tag(*revision)) != Some(known.clone()));
+    let current = |all: &Attributes| all.get(&key).map(|(_, revision)| tag(*revision));
+    if query.wait_for_change {
+        // Without a tag to compare with it waits for a change of what is there on arrival.
+        let known = query.last_etag.or_else(|| current(&attributes.borrow()));
+        let changed = attributes.wait_for(|all| current(all) != known);
         let limit = query.timeout_sec.map_or(Duration::MAX, Duration::from_secs);
         // When the time is over, the value is answered as it is.
         let waited = tokio::time::timeout(limit, changed).await;

@@ -1,15 +1,17 @@
 //! What a command notices of `exec`: nothing, but for the network.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use devbox_lab::devbox::give_token;
-use devbox_lab::machine::story;
+use devbox_lab::machine::{eventually, story};
+use devbox_lab::platform::routes::{EXCHANGE, KEYS, TOKEN};
 use devbox_lab::scene::Scene;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::job::{EXCHANGE, Job, KEYS, TOKEN, program, told};
+use crate::job::{Job, program, told};
 use crate::peer::NUMBERED;
 use crate::tree::Tree;
 
@@ -125,6 +127,31 @@ fn a_pipe_that_nobody_reads_ends_the_command() {
         let said = job.say(shell).await?;
         ensure!(said.answer == "y\n141 0\n" && said.talk.is_empty(), "{said:?}");
         assert_eq!(job.script(&[], "yes | head -1; echo ${PIPESTATUS[*]}", 0).await?, "y\n141 0\n");
+        job.close().await
+    });
+}
+
+/// Soon after the end of a run: long before control itself takes an ephemeral node that has gone for lost, after 70 s.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_pipe_that_ends_early_on_either_side_leaves_no_node() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        for (line, answer) in [
+            // The producer ends, the command has read enough.
+            ("yes | \"$0\" exec -- head -1; echo ${PIPESTATUS[*]}", "y\n141 0\n"),
+            // The reader has gone before anything is written.
+            ("\"$0\" exec -- yes | true; echo ${PIPESTATUS[*]}", "141 0\n"),
+        ] {
+            let mut shell = job.command("bash");
+            shell.args(["-c", line]).arg(program(&job.machine, "devbox-agent"));
+            let said = job.say(shell).await?;
+            ensure!(said.answer == answer && said.talk.is_empty(), "{line}: {said:?}");
+            let gone = || async { Ok(job.nodes().await?.is_empty().then_some(())) };
+            eventually("the end of the node", SOON, gone).await.context(line)?;
+        }
         job.close().await
     });
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::{EXCHANGE, KEYS};
 use devbox_lab::scene::Scene;
 use devbox_lab::web::Site;
 
-use crate::job::{EXCHANGE, Job, KEYS, code_of, says};
+use crate::job::{Job, code_of, says};
 use crate::peer::Peer;
 
 #[test]

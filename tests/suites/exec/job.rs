@@ -18,10 +18,6 @@ use nix::unistd::Pid;
 
 use crate::tree;
 
-/// The routes that one join takes one request each of.
-pub const TOKEN: &str = "GET /devbox/v1/token";
-pub const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
-pub const KEYS: &str = "POST /api/v2/tailnet/-/keys";
 /// How long what belongs to a run may outlive it: 60 ms when the machine is idle, and a busy kernel takes its time to take interfaces down.
 const GONE: Duration = Duration::from_secs(10);
 /// Far more than a run takes to get anywhere.
@@ -99,9 +95,12 @@ impl<'a> Job<'a> {
 
     /// `devbox-agent exec` with options, run by the user; what it is to run follows.
     pub fn exec(&self, options: &[&str], command: &[&str]) -> Command {
-        let mut exec = self.command("devbox-agent");
-        exec.arg("exec").args(options).arg("--").args(command);
-        exec
+        with_exec(self.command("devbox-agent"), options, command)
+    }
+
+    /// The same, run by root.
+    pub fn exec_by_root(&self, options: &[&str], command: &[&str]) -> Command {
+        with_exec(self.machine.command("devbox-agent"), options, command)
     }
 
     /// Runs a command on a node of its own, to its end.
@@ -202,6 +201,11 @@ impl<'a> Job<'a> {
         ensure!(reports == 0, "a run made {reports} reports of a machine that it is not");
         self.runner.close(left).await
     }
+}
+
+fn with_exec(mut agent: Command, options: &[&str], command: &[&str]) -> Command {
+    agent.arg("exec").args(options).arg("--").args(command);
+    agent
 }
 
 /// The path of a program, for a shell.

@@ -1,6 +1,7 @@
 //! `devbox-agent exec` with real parts: what an ordinary user's commands reach and cannot reach, what they do not notice, and what is left of
 //! them.
 
+mod arrivals;
 mod job;
 mod peer;
 mod public;
@@ -16,6 +17,7 @@ mod hidden;
 mod many;
 mod preflight;
 mod reach;
+mod routes;
 mod secrets;
 mod signals;
 mod terminals;

@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use devbox_lab::machine::{Machine, Process, Visit};
-use devbox_lab::scene::Scene;
+use devbox_lab::scene::{SOCKET, Scene};
 use devbox_lab::tools::programs;
 use devbox_lab::web::Site;
 use tokio::io::AsyncWriteExt;
@@ -65,6 +65,17 @@ impl Peer {
         let mut command = self.machine.ordinary(program);
         command.env("GIT_CONFIG_GLOBAL", "/dev/null");
         command
+    }
+
+    /// Advertises routes by a flag of `tailscale set`, and approves them as an admin does.
+    pub async fn advertise(&self, scene: &Scene, flag: &str, routes: &[&str]) -> Result<()> {
+        let mut set = self.machine.command("tailscale");
+        set.arg(format!("--socket={SOCKET}")).args(["set", flag]);
+        let output = self.machine.exec(set).await?;
+        ensure!(output.status.success(), "tailscale set {flag}: {}", String::from_utf8_lossy(&output.stderr));
+        let nodes = scene.platform.nodes().await?;
+        let node = nodes.iter().find(|node| node.given_name == "peer").context("control does not know the peer")?;
+        scene.platform.headscale.api.approve_routes(&node.id, routes).await
     }
 
     /// Starts a server, which says so when it is ready.

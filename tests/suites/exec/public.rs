@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
+use axum::extract::ConnectInfo;
 use devbox_lab::machine::{Machine, PLATFORM};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::AbortHandle;
@@ -12,9 +13,10 @@ use tokio::task::AbortHandle;
 pub const NAME: &str = "public.example";
 pub const V4: &str = "203.0.113.80";
 pub const V6: &str = "2001:db8::80";
-/// The gateway's address of IPv6, and a metadata address of Amazon's.
+/// The gateway's address of IPv6.
 pub const GATEWAY6: &str = "fd77::1";
-pub const METADATA6: &str = "fd00:ec2::254";
+/// Metadata endpoints besides the one that every cloud has: Azure's, Alibaba's (within a tailnet's range), Amazon's, its pod identity, Google's.
+pub const METADATA: [&str; 5] = ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"];
 
 /// The ordinary network, in the platform's place; dropping it ends its servers.
 pub struct Public(Vec<AbortHandle>);
@@ -22,22 +24,19 @@ pub struct Public(Vec<AbortHandle>);
 impl Public {
     /// Opens it.
     pub async fn open() -> Result<Self> {
-        let addresses = [V4, V6, GATEWAY6, METADATA6];
-        for address in addresses {
-            let prefix = if address == GATEWAY6 {
-                64
-            } else if address == V4 {
-                32
-            } else {
-                128
+        let addresses = [&[V4, V6, GATEWAY6], &METADATA[..]].concat();
+        for address in &addresses {
+            let (prefix, nodad) = match (*address == GATEWAY6, address.contains(':')) {
+                (true, _) => (64, "nodad"),
+                (false, true) => (128, "nodad"),
+                (false, false) => (32, ""),
             };
-            let nodad = if address == V4 { "" } else { "nodad" };
             ip(&format!("addr add {address}/{prefix} dev br0 {nodad}"))?;
         }
         let mut servers = Vec::new();
         for address in addresses {
             let listener = TcpListener::bind((address.parse::<IpAddr>()?, 80)).await.context(address)?;
-            let page = Router::new().fallback(|| async { "this is public" });
+            let page = Router::new().fallback(greet).into_make_service_with_connect_info::<SocketAddr>();
             servers.push(tokio::spawn(async { axum::serve(listener, page).await }).abort_handle());
         }
         let resolver = UdpSocket::bind((PLATFORM, 53)).await.context("failed to open a resolver")?;
@@ -59,6 +58,11 @@ impl Drop for Public {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);
     }
+}
+
+/// Says to whom.
+async fn greet(ConnectInfo(from): ConnectInfo<SocketAddr>) -> String {
+    format!("hello {}, this is public", from.ip().to_canonical())
 }
 
 /// Runs ip(8) in the platform's network, which is the story's.

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::relay::Scope;
+use devbox_lab::platform::routes::{EXCHANGE, KEYS};
 use devbox_lab::platform::tls::Certificate;
 use devbox_lab::platform::wire::Wire;
 use serde_json::Value;
 
-use crate::patient::{CLIENT, EXCHANGE, KEYS, LIMIT, Patient, TAG, TOKEN, pause};
+use crate::patient::{CLIENT, LIMIT, Patient, TAG, TOKEN, pause};
 
 #[test]
 fn an_exchange_that_refuses_waits_for_a_person() {

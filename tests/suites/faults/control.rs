@@ -5,9 +5,10 @@ use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::ledger::SecretKind;
 use devbox_lab::platform::relay::Scope;
+use devbox_lab::platform::routes::KEYS;
 use nix::unistd::Pid;
 
-use crate::patient::{KEYS, LIMIT, Patient};
+use crate::patient::{LIMIT, Patient};
 
 /// The machine's tailscaled.
 fn tailscaled(patient: &Patient) -> Result<Pid> {

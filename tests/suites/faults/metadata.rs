@@ -7,11 +7,12 @@ use devbox_lab::machine::{PLATFORM, story};
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::TailnetWish;
 use devbox_lab::platform::relay::Scope;
+use devbox_lab::platform::routes::KEYS;
 use devbox_lab::platform::wire::Wire;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::patient::{ID, KEYS, LIMIT, Patient, SPEC, TOKEN, pause};
+use crate::patient::{ID, LIMIT, Patient, SPEC, TOKEN, pause};
 
 /// Far below what an answer without end would come to; what the kernel's buffers hold is above what the agent reads.
 const CUT: u64 = 8 << 20;

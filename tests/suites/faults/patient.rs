@@ -8,7 +8,7 @@ use devbox_lab::machine::{Lab, Link, Machine, Process, eventually};
 use devbox_lab::platform::headscale::api::Node;
 use devbox_lab::platform::instance::{InstanceSpec, Tailnet};
 use devbox_lab::platform::relay::Scope;
-pub use devbox_lab::platform::routes::{EXCHANGE, INSTANCE as SPEC, KEYS, TOKEN};
+pub use devbox_lab::platform::routes::{INSTANCE as SPEC, TOKEN};
 use devbox_lab::scene::Scene;
 use serde_json::Value;
 

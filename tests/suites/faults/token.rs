@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::{EXCHANGE, KEYS};
 use devbox_lab::platform::tamper::Tamper;
 
-use crate::patient::{EXCHANGE, KEYS, Patient, TOKEN, pause};
+use crate::patient::{Patient, TOKEN, pause};
 
 /// Spoils the tokens from now on and has the agent fetch one.
 async fn spoil(patient: &Patient, tamper: Tamper) -> Result<()> {

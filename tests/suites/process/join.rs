@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{Lab, story};
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::instance::{InstanceSpec, Tailnet, TailnetWish};
+use devbox_lab::platform::routes::KEYS;
 use serde_json::json;
 
 use crate::local_api::{Login, Temper, node};
@@ -174,7 +175,7 @@ fn a_refused_key_shows_until_the_next_is_there() {
         let words = "invalid key: it expired";
         stage.local.logins(&[Login::Refused(words)]);
         let (fault, hold) = Fault::hold();
-        let keys = "POST /api/v2/tailnet/-/keys";
+        let keys = KEYS;
         stage.api.server.faults.next(keys, Fault::none());
         stage.api.server.faults.next(keys, fault);
         stage.start()?;

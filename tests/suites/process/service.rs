@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use devbox_lab::machine::{Lab, story};
 use devbox_lab::platform::fault::{Fault, Faults, Hold};
 use devbox_lab::platform::instance::TailnetWish;
+use devbox_lab::platform::routes::{EXCHANGE, KEYS};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -71,12 +72,12 @@ const STEPS: [Step; 7] = [
     },
     Step {
         name: "exchange",
-        hold: |stage| held(&stage.api.server.faults, "POST /api/v2/oauth/token-exchange"),
+        hold: |stage| held(&stage.api.server.faults, EXCHANGE),
         shows: Shows::of("authenticating", "token_pending"),
     },
     Step {
         name: "mint",
-        hold: |stage| held(&stage.api.server.faults, "POST /api/v2/tailnet/-/keys"),
+        hold: |stage| held(&stage.api.server.faults, KEYS),
         shows: Shows::of("authenticating", "token_pending"),
     },
     Step {

@@ -7,6 +7,7 @@ use devbox_lab::devbox::{CLIENT, Devbox};
 use devbox_lab::machine::story;
 use devbox_lab::platform::azure::Azure;
 use devbox_lab::platform::fault::Fault;
+use devbox_lab::platform::routes::EXCHANGE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
@@ -15,7 +16,6 @@ const SUBJECT: &str = "1d2f0a3e-9c1b-4f8e-8a55-0b7f5f0c9d11";
 /// Two client ids of managed identities.
 const IDENTITY: &str = "5e29463d-71da-4fe0-8e69-999b57db23b0";
 const OTHER: &str = "8f6a2a52-0a3f-4b8c-b7a1-0e0ab5f3c9aa";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 
 /// A VM, and its metadata service.
 fn vm<'a>(scene: &'a Scene, toml: &str) -> Result<(Azure, Devbox<'a>)> {

@@ -7,13 +7,13 @@ use devbox_lab::devbox::{CLIENT, Devbox, LIMIT};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::gce::Gce;
+use devbox_lab::platform::routes::EXCHANGE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 use serde_json::json;
 
 /// The unique id of a service account, as the subject of its tokens has it.
 const SUBJECT: &str = "112233445566778899001";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 
 /// What a VM is given in its attribute.
 fn wish(tag: &str) -> String {

@@ -1,20 +1,21 @@
 //! Jobs of GitHub Actions.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use devbox_agent::clock::{BootTime, Clock, SystemClock};
 use devbox_agent::core::phase::Phase;
 use devbox_agent::core::reason::Code;
-use devbox_lab::devbox::{CLIENT, Devbox};
-use devbox_lab::machine::story;
+use devbox_agent::identity::record::Record;
+use devbox_agent::retry;
+use devbox_lab::devbox::{CLIENT, Devbox, LIMIT};
+use devbox_lab::machine::{eventually, story};
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::github::{Job, TokenService};
 use devbox_lab::platform::ledger::SecretKind;
+use devbox_lab::platform::routes::EXCHANGE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
-
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 
 /// What a workflow gives the agent beside the job's own environment.
 fn configuration() -> String {
@@ -38,6 +39,17 @@ async fn runner<'a>(
 fn request_token(environment: &[(String, String)]) -> String {
     let token = environment.iter().find(|(name, _)| name == "ACTIONS_ID_TOKEN_REQUEST_TOKEN");
     token.map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+/// When the agent asks for a token again after a failure with this code, as it has written down.
+async fn next_token(runner: &Devbox<'_>, code: Code) -> Result<BootTime> {
+    let state = runner.machine.root().path("/var/lib/devbox-agent/state.json");
+    let look = || async {
+        let record: Record = serde_json::from_slice(&fs::read(&state)?)?;
+        let pace = record.not_before.get("token");
+        Ok(pace.filter(|pace| pace.fault.as_ref().is_some_and(|(why, _)| *why == code)).map(|pace| pace.at))
+    };
+    eventually("the time of the next token to be written down", LIMIT, look).await
 }
 
 #[test]
@@ -87,6 +99,27 @@ fn a_job_without_the_permission_is_told_exactly_that() {
 }
 
 #[test]
+fn a_job_whose_environment_was_cut_is_told_at_once_what_is_missing() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (service, job) = (scene.platform.github().await?, job());
+        let (mut runner, environment) = runner(&scene, &service, &job).await?;
+        for missing in ["ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "GITHUB_RUN_ID"] {
+            let rest: Vec<_> = environment.iter().filter(|(name, _)| name != missing).cloned().collect();
+            ensure!(rest.len() == environment.len() - 1, "GitHub gives no {missing}");
+            runner.start_with(&rest)?;
+            let document = runner.gives(Code::EnvironmentInvalid, missing).await?;
+            assert_eq!(document.phase, Phase::Blocked, "{missing}");
+            runner.stop_agent().await?;
+            // What is refused is remembered, and here each start is another job.
+            fs::remove_dir_all(runner.machine.root().path("/var/lib/devbox-agent"))?;
+        }
+        assert_eq!((service.server.log.all().len(), scene.platform.api.server.log.count(EXCHANGE)), (0, 0));
+        runner.close(Left::Nothing).await
+    });
+}
+
+#[test]
 fn a_job_that_github_refuses_waits_for_a_person_and_one_that_it_does_not_answer_for_itself() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
@@ -110,12 +143,12 @@ fn a_job_that_github_refuses_waits_for_a_person_and_one_that_it_does_not_answer_
         }
         service.server.faults.clear(&route);
         service.end();
+        let before = SystemClock.now().boot;
         runner.expect(&["refresh"], 0).await?;
         let denied = runner.gives(Code::TokenDenied, "401").await?;
         assert_eq!(denied.phase, Phase::Blocked);
-        let asked = service.server.log.count(&route);
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert_eq!(service.server.log.count(&route), asked, "a refusal is not asked about again at once");
+        let wait = next_token(&runner, Code::TokenDenied).await?.since(before);
+        ensure!(wait >= retry::REFUSED, "a refusal is asked about again after {wait:?}");
         assert_eq!(scene.platform.api.server.log.count(EXCHANGE), 0);
 
         // The next job of this runner; a refusal is remembered until somebody says that things have changed.

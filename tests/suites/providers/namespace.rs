@@ -9,13 +9,13 @@ use devbox_lab::devbox::{CLIENT, Devbox};
 use devbox_lab::machine::story;
 use devbox_lab::platform::fault::Fault;
 use devbox_lab::platform::namespace::{Integration, Namespace};
+use devbox_lab::platform::routes::EXCHANGE;
 use devbox_lab::scene::Scene;
 use devbox_lab::witness::Left;
 
 const WORKSPACE: &str = "tenant-acme";
 const ID: &str = "k9m2p4";
 const SUBJECT: &str = "tenant-acme/k9m2p4";
-const EXCHANGE: &str = "POST /api/v2/oauth/token-exchange";
 const SPEC_FILE: &str = "/var/run/nsc/token.spec";
 const TOKEN_FILE: &str = "/var/run/nsc/token.json";
 

@@ -88,8 +88,8 @@ fn on_namespace(integration: Option<String>, instance: Option<String>, rules: Ru
 
 fn file(token: &TokenSource, instance: Option<String>, rules: Rules) -> anyhow::Result<File> {
     if let TokenSource::Descriptor(number) = token {
-        let kept = descriptor::keep(*number);
-        kept.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
+        let marked = descriptor::close_on_exec(*number);
+        marked.with_context(|| format!("failed to use the descriptor {number} of [metadata] token"))?;
     }
     Ok(File::new(FileSettings {
         token: token.clone(),

@@ -19,7 +19,7 @@ use crate::sys::seccomp::{Call, Condition, Listener, Owner, Rule, hand_over, net
 
 /// `setsockopt(…, SOL_SOCKET, SO_MARK, …)`. Go's net package calls it after it has made a socket, and before it uses or waits for it.
 fn marking() -> Rule {
-    let condition = |argument, value: i32| Condition { argument, mask: !0, values: vec![value as u32] };
+    let condition = |argument, value: i32| Condition { argument, value: value as u32 };
     Rule { number: libc::SYS_setsockopt, conditions: vec![condition(1, libc::SOL_SOCKET), condition(2, libc::SO_MARK)] }
 }
 

@@ -291,7 +291,7 @@ fn serve_network(command: Command, mut wait: PipeReader, output: OwnedFd) -> io:
 /// Becomes the program, in a process group that the terminal's signals do not reach, with no descriptor of the caller's and no signal blocked.
 fn spawned(mut command: Command, input: OwnedFd, output: OwnedFd) -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
-    descriptor::keep_all()?;
+    descriptor::close_all_on_exec()?;
     command.stdin(Stdio::from(input)).stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output));
     Err(command.process_group(0).exec())
 }

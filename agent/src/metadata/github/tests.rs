@@ -45,7 +45,7 @@ async fn a_job_is_an_ephemeral_runner_named_after_its_runner() {
 async fn an_instance_that_is_configured_wins_and_none_at_all_is_said() {
     let mut provider = provider(&[("GITHUB_RUN_ID", "")]);
     let fault = provider.read(None, Duration::ZERO).await.unwrap_err();
-    assert_eq!((fault.code, fault.detail.contains("[metadata] instance")), (Code::MetadataUnreachable, true));
+    assert_eq!((fault.code, fault.detail.contains("[metadata] instance")), (Code::EnvironmentInvalid, true));
     provider.instance = Some("mine".into());
     let Read::Document { spec, .. } = provider.read(None, Duration::ZERO).await.unwrap() else { panic!() };
     assert_eq!(spec.instance.id, "mine");
@@ -73,7 +73,7 @@ async fn a_job_without_the_permission_is_told_so() {
 async fn half_an_environment_is_named() {
     for (given, missing) in [(URL, TOKEN), (TOKEN, URL)] {
         let fault = fault(&provider(&[(given, "https://pipelines.example/")])).await;
-        assert_eq!(fault.code, Code::TokenUnavailable);
+        assert_eq!(fault.code, Code::EnvironmentInvalid);
         assert!(fault.detail.contains(missing), "{}", fault.detail);
     }
 }
@@ -82,6 +82,7 @@ async fn half_an_environment_is_named() {
 async fn a_service_that_anybody_could_be_is_not_asked() {
     for url in ["http://pipelines.example/t", "ftp://127.0.0.1/", "no url", "https://user:secret@pipelines.example/"] {
         let fault = fault(&provider(&[(URL, url), (TOKEN, "t")])).await;
+        assert_eq!(fault.code, Code::EnvironmentInvalid);
         assert!(fault.detail.contains("neither https") && !fault.detail.contains("secret"), "{}", fault.detail);
     }
 }

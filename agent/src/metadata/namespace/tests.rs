@@ -165,5 +165,9 @@ async fn an_iam_that_anybody_could_be_is_not_asked() {
         _ => None,
     });
     let fault = provider.token("aud").await.map(drop).unwrap_err();
+    assert_eq!(fault.code, Code::EnvironmentInvalid);
     assert!(fault.detail.contains("NSC_IAM_ENDPOINT"), "{}", fault.detail);
+    provider.settings.instance = Some("box".into());
+    let fault = provider.read(None, Duration::ZERO).await.unwrap_err();
+    assert_eq!(fault.code, Code::EnvironmentInvalid, "{}", fault.detail);
 }
