@@ -164,7 +164,10 @@ impl<'a> Run<'a> {
                     self.look(document).await?;
                 }
                 () = until(self.deadline.map(|(at, _)| at)) => self.late()?,
-                () = until(self.grace) => self.kill(self.code.unwrap_or(KILLED))?,
+                () = until(self.grace) => {
+                    self.grace = None;
+                    self.kill(self.code.unwrap_or(KILLED))?;
+                }
                 () = tailscaled.follow() => {}
                 () = others.follow() => {}
             }
