@@ -211,6 +211,9 @@ fn a_reload_uses_the_new_configuration_when_it_is_right() {
             || async { Ok(devbox.agent()?.log()?.contains("the new configuration is not used").then_some(())) };
         eventually("the refusal", LIMIT, refused).await?;
         devbox.online().await?;
+        // Whoever mends it is told how the node is all the same.
+        let said = devbox.expect(&["status", "--check", "online"], 0).await?;
+        ensure!(said.answer.contains("on the tailnet as site") && said.talk.contains("tailnet.hostname"), "{said:?}");
         assert_eq!(devbox.node().await?.given_name, "site");
         devbox.close(Left::OneNode).await
     });

@@ -58,6 +58,13 @@ enum ConfigCommand {
     Check,
 }
 
+impl Command {
+    /// Whether it only speaks with the agent that runs: then it must work also when configuration is what somebody is mending.
+    fn asks_the_agent(&self) -> bool {
+        matches!(self, Self::Status(_) | Self::WaitOnline(_) | Self::Refresh | Self::Rejoin | Self::Leave)
+    }
+}
+
 impl Cli {
     fn sources(&self) -> Sources {
         let mut sources = Sources::installed(self.overrides.clone(), nix::unistd::Uid::effective().as_raw());
@@ -100,10 +107,17 @@ fn carry_out_here(cli: &Cli) -> ExitCode {
     }
     match crate::config::load(&sources) {
         Ok(loaded) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
+        Err(errors) if cli.command.asks_the_agent() => {
+            let said = output.talk(format_args!("the configuration on disk cannot be used\n{errors}"));
+            // The agent that runs has another one in force, and where it listens is rarely configured.
+            match (said, crate::config::load(&Sources { dirs: Vec::new(), ..sources.clone() })) {
+                (Ok(()), Ok(loaded)) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
+                (said, _) => output.ended(said.map(|()| ExitCode::Configuration)),
+            }
+        }
         Err(errors) => {
-            let result =
-                output.talk(format_args!("the configuration is wrong\n{errors}")).map(|()| ExitCode::Configuration);
-            output.ended(result)
+            let result = output.talk(format_args!("the configuration cannot be used\n{errors}"));
+            output.ended(result.map(|()| ExitCode::Configuration))
         }
     }
 }

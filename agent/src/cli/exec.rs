@@ -26,6 +26,9 @@ use crate::tailscaled::child::command::is_inherited;
 /// What exec itself fails with.
 pub(super) use crate::exec::FAILED;
 
+/// How auth keys of Tailscale and of Headscale begin.
+const KEYS: [&[u8]; 2] = [b"tskey-", b"hskey-"];
+
 /// Variables of a CI job's OIDC token request.
 const OIDC: &str = "ACTIONS_ID_TOKEN_REQUEST_";
 
@@ -63,10 +66,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE|FD", value_parser = opened, conflicts_with_all = ["provider", "token", "client_id"])]
     auth_key: Option<PathBuf>,
     /// Give up when the command does not run after this long
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    #[arg(long, value_name = "DURATION", value_parser = some_time, default_value = "60s")]
     join_timeout: Duration,
     /// End the command after this long [default: never]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     timeout: Option<Duration>,
     /// Start the command when this peer answers: a connection to PORT, or a ping
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -81,7 +84,7 @@ pub struct Args {
     #[arg(long)]
     tailnet_only: bool,
     /// Let peers open this port of the command; may be repeated
-    #[arg(long = "publish", value_name = "PORT")]
+    #[arg(long = "publish", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     publish: Vec<u16>,
     /// Keep ACTIONS_ID_TOKEN_REQUEST_* from the command
     #[arg(long)]
@@ -96,8 +99,13 @@ pub struct Args {
     #[arg(long, conflicts_with = "command")]
     check: bool,
     /// The command and its arguments
-    #[arg(value_name = "CMD", required_unless_present = "check", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", required_unless_present = "check", last = true)]
     command: Vec<OsString>,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("it is no time at all".to_owned()) } else { Ok(time) }
 }
 
 /// A file; a number is a descriptor that the caller opened. While arguments are read, none of this process's own is open.
@@ -145,7 +153,7 @@ impl Args {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
     /// Something is wrong with what files or the command line say.
-    #[error("the configuration is wrong\n{0}")]
+    #[error("the configuration cannot be used\n{0}")]
     Invalid(#[from] ConfigErrors),
     /// Nobody said where the token comes from, and several answers are as good.
     #[error("{0}: --provider, or [metadata] provider")]
@@ -203,8 +211,8 @@ pub fn run(args: Args, loaded: Loaded) -> u8 {
     let settings = loaded.settings;
     let auth_key = args.auth_key.clone();
     let request = request(args, settings.clone(), clock.as_ref());
-    if let Some(error) = request.withheld.iter().find_map(|number| opened(&number.to_string()).err()) {
-        eprintln!("devbox-agent exec: failed to use what holds the token: {error}");
+    if let Err(error) = credential(&request, auth_key.as_deref()) {
+        eprintln!("devbox-agent exec: {error}");
         return FAILED;
     }
     exec::run(&request, async || {
@@ -217,6 +225,19 @@ pub fn run(args: Args, loaded: Loaded) -> u8 {
         let metadata = provider(&settings, &clock)?;
         Ok(Services { metadata, federation: federation(&settings, &clock), clock })
     })
+}
+
+/// Looks at what holds the credential, before anything is made: what this process was not given, it will not be given later.
+fn credential(request: &Request, auth_key: Option<&Path>) -> Result<(), String> {
+    // The key itself must not be in a log, now that it has been on a command line.
+    if auth_key.is_some_and(|file| KEYS.iter().any(|start| file.as_os_str().as_encoded_bytes().starts_with(start))) {
+        return Err("--auth-key takes a file or a descriptor, not the key; what was given has been in a command line: revoke it".to_owned());
+    }
+    if let Some(name) = token_variable(&request.settings).filter(|name| std::env::var_os(name).is_none()) {
+        return Err(format!("failed to read the token: the variable {name} is not set; pass it on to exec"));
+    }
+    let closed = request.withheld.iter().find_map(|number| opened(&number.to_string()).err());
+    closed.map_or(Ok(()), |error| Err(format!("failed to read the token: {error}; open it for exec")))
 }
 
 fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> Request {

@@ -82,6 +82,15 @@ pub fn headline(document: &Document) -> String {
     }
 }
 
+/// The same with the reason, if there is one.
+pub fn in_one_line(document: &Document) -> String {
+    let headline = headline(document);
+    document
+        .reason
+        .as_ref()
+        .map_or_else(|| headline.clone(), |reason| format!("{headline}: {} ({})", reason.sentence, reason.code))
+}
+
 fn situation(document: &Document) -> &'static str {
     let code = document.reason.as_ref().map(|reason| reason.code);
     match document.phase {
@@ -103,16 +112,16 @@ fn situation(document: &Document) -> &'static str {
 
 fn body(page: &mut Page, document: &Document, since: &str, now: SystemTime) {
     page.gap();
+    if let Some(reason) = &document.reason {
+        trouble(page, "why", reason, now);
+        page.gap();
+    }
     if let Some(node) = &document.node {
         identity(page, node, now);
     }
     machine(page, document);
     page.row("since", &format!("{since} ({})", words::calendar(&document.since)));
     boot(page, document);
-    if let Some(reason) = &document.reason {
-        page.gap();
-        trouble(page, "why", reason, now);
-    }
     asides(page, document, now);
     page.gap();
     page.faint(&versions(document));
@@ -137,7 +146,9 @@ fn machine(page: &mut Page, document: &Document) {
 
 fn boot(page: &mut Page, document: &Document) {
     let lines = timeline::draw(&document.boot);
-    if lines.is_empty() {
+    let over = document.boot.online_ms.is_some() && !matches!(document.phase, Phase::Online | Phase::Degraded);
+    // How fast it once was is no help where it is not on the tailnet any more.
+    if lines.is_empty() || over {
         return;
     }
     page.gap();

@@ -82,7 +82,7 @@ async fn ask(args: &Args, runtime: &Path, clock: &dyn Clock, output: &mut Output
 fn check(level: Level, args: &Args, document: &Document, output: &mut Output<'_>) -> io::Result<ExitCode> {
     match args.json {
         true => output.answer(pretty(document))?,
-        false => output.answer(format_args!("{}\n", render::headline(document)))?,
+        false => output.answer(format_args!("{}\n", render::in_one_line(document)))?,
     }
     Ok(if level.is_reached(document) { ExitCode::Fine } else { ExitCode::No })
 }

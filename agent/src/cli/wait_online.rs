@@ -139,14 +139,11 @@ fn why(last: &Seen) -> String {
         Seen::Failure(error) => return chain(error),
         Seen::Agent(document) => document,
     };
-    let headline = render::headline(document);
-    let Some(reason) = &document.reason else { return headline };
-    let mut text = format!("{headline}: {} ({})", reason.sentence, reason.code);
-    for part in [&reason.detail, &reason.remedy] {
-        if !part.is_empty() {
-            text.push_str("; ");
-            text.push_str(part);
-        }
+    let mut text = render::in_one_line(document);
+    let parts = document.reason.iter().flat_map(|reason| [&reason.detail, &reason.remedy]);
+    for part in parts.filter(|part| !part.is_empty()) {
+        text.push_str("; ");
+        text.push_str(part);
     }
     printable(&text, 1000)
 }

@@ -63,8 +63,8 @@ pub(super) enum Failure {
     #[error("the sandbox ended without a word; was it killed for want of memory? see dmesg")]
     Silent,
     /// Somebody ended the run before the command began.
-    #[error("ended by {0} before the command began")]
-    Interrupted(Signal),
+    #[error("ended by {signal} before the command began{}", last(.reason.as_deref()))]
+    Interrupted { signal: Signal, reason: Option<Box<Reason>> },
     /// A bug.
     #[error("{0}")]
     Panicked(String),
@@ -111,7 +111,7 @@ impl Failure {
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Interrupted(signal) => 128 + *signal as u8,
+            Self::Interrupted { signal, .. } => 128 + *signal as u8,
             _ => FAILED,
         }
     }

@@ -54,13 +54,31 @@ fn verb(command: Command, name: &str) -> io::Result<Vec<u8>> {
     Man::new(command).source(source()).manual(MANUAL).render(&mut page)?;
     let mut end = Roff::new();
     end.control("SH", ["EXIT STATUS"]);
-    for code in ExitCode::ALL {
-        item(&mut end, vec![bold(code.number().to_string())], code.meaning());
+    for (code, meaning) in exit_codes(name) {
+        item(&mut end, vec![bold(code)], meaning);
     }
     let others: &[_] = if name == NAME { &[(CONFIGURATION, 5)] } else { &[(NAME, 1), (CONFIGURATION, 5)] };
     also(&mut end, others);
     write!(page, "{}", end.to_roff())?;
     Ok(page)
+}
+
+/// What a verb ends with. `exec` has its command's codes, and those that a shell and timeout(1) have for a command.
+fn exit_codes(name: &str) -> Vec<(String, &'static str)> {
+    let own = ExitCode::ALL.iter().map(|code| (code.number().to_string(), code.meaning()));
+    if name != "devbox-agent-exec" {
+        return own.collect();
+    }
+    let commands = [
+        ("124", "--timeout ended the command."),
+        ("125", "exec itself failed; stderr says why."),
+        ("126", "The command cannot be executed."),
+        ("127", "There is no such command."),
+        ("128+N", "Signal N killed the command."),
+        ("any other", "The command's own."),
+    ];
+    let usage = own.filter(|(number, _)| *number == ExitCode::Usage.number().to_string());
+    usage.chain(commands.map(|(code, meaning)| (code.to_owned(), meaning))).collect()
 }
 
 fn configuration() -> io::Result<Vec<u8>> {
@@ -161,6 +179,13 @@ mod tests {
         let page = read(&pages(), "devbox-agent-status.1");
         let (_, status) = page.split_once("EXIT STATUS").expect("a section of its own");
         assert!(status.contains("69") && status.contains("cannot be reached"), "{status}");
+    }
+
+    #[test]
+    fn exec_has_the_codes_of_its_command() {
+        let page = read(&pages(), "devbox-agent-exec.1");
+        let (_, status) = page.split_once("EXIT STATUS").expect("a section of its own");
+        assert!(status.contains("128+N") && !status.contains("tailscaled cannot be reached"), "{status}");
     }
 
     #[test]

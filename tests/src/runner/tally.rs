@@ -46,7 +46,8 @@ impl Tally {
             println!("{line}");
         }
         let (passed, failed) = self.counts();
-        println!("{passed} passed, {failed} failed");
+        let nothing = if passed + failed == 0 { ": nothing has that name" } else { "" };
+        println!("{passed} passed, {failed} failed{nothing}");
         ExitCode::from(u8::from(failed > 0 || passed == 0))
     }
 

@@ -47,12 +47,12 @@ fn a_machine_that_knows_nothing_yet_says_why() {
     let expected = "\
 ● not on the tailnet: waiting for the platform's metadata
 
-  since      3 min ago (2026-01-02 14:02:11 UTC)
-
   why        the metadata endpoint cannot be reached (metadata_unreachable)
              connection refused
   do         check that the platform serves metadata to this machine at the configured endpoint
   next try   in 7 s
+
+  since      3 min ago (2026-01-02 14:02:11 UTC)
 
   devbox-agent 0.1.0 · tailscaled unknown · metadata devbox
 ";
@@ -70,16 +70,16 @@ fn a_blocked_join_says_how_far_it_came_and_who_must_do_what() {
     let expected = "\
 ● not on the tailnet: blocked, a person must act
 
+  why        the credential may not give this node its tags (tags_forbidden)
+             tag:devbox
+  do         let the credential own the tags named in the detail, or change the spec
+  next try   in 14 min
+
   instance   i-4f2c (devbox of acme)
   since      3 min ago (2026-01-02 14:02:11 UTC)
 
   not online yet; so far
     spec       ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━    12 ms
-
-  why        the credential may not give this node its tags (tags_forbidden)
-             tag:devbox
-  do         let the credential own the tags named in the detail, or change the spec
-  next try   in 14 min
 
   devbox-agent 0.1.0 · tailscaled 1.92.3, restarted once · metadata devbox
 ";

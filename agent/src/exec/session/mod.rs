@@ -79,7 +79,7 @@ async fn built(link: &Link) -> Result<OwnedFd, Failure> {
 async fn ended_before(signals: &mut Signals) -> Failure {
     loop {
         match signals.next().await {
-            Ok(arrived) if arrived.ends() => return Failure::Interrupted(arrived.signal),
+            Ok(arrived) if arrived.ends() => return Failure::Interrupted { signal: arrived.signal, reason: None },
             Ok(_) => {}
             Err(source) => return Failure::own("read signals")(source),
         }

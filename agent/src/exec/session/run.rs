@@ -193,6 +193,10 @@ impl<'a> Run<'a> {
             (Phase::Unassigned, _) => Err(Failure::Services(
                 "the platform names no tailnet for this machine; take the token from elsewhere, with --provider or --token".to_owned(),
             )),
+            (_, Some(reason)) if !reason.detail.is_empty() => {
+                self.progress.show(&reason.sentence);
+                Ok(())
+            }
             (phase, _) => {
                 self.progress.show(&phase.as_str().replace('_', " "));
                 Ok(())
@@ -245,7 +249,8 @@ impl<'a> Run<'a> {
     fn pass_on(&mut self, arrived: Arrived) -> Result<(), Failure> {
         let Arrived { signal, from_terminal } = arrived;
         let State::Running(command) = self.state else {
-            return if arrived.ends() { Err(Failure::Interrupted(signal)) } else { Ok(()) };
+            let reason = self.document.reason.clone().map(Box::new);
+            return if arrived.ends() { Err(Failure::Interrupted { signal, reason }) } else { Ok(()) };
         };
         if !(self.request.shared_group && from_terminal) {
             self.signal(command, signal);
@@ -279,6 +284,7 @@ impl<'a> Run<'a> {
         match (self.deadline.take(), self.state) {
             (Some((_, Deadline::Command)), State::Running(command)) => {
                 self.code = Some(TIMED_OUT);
+                eprintln!("devbox-agent exec: the command's time is over (--timeout)");
                 self.signal(command, Signal::SIGTERM);
                 self.give_grace();
                 Ok(())
