@@ -41,6 +41,12 @@ impl Tree {
     }
 }
 
+/// Whether the lab can look into processes that are closed to tracing, such as a run's session: only where its root is the system's.
+pub fn sees_closed_processes() -> Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map").context("failed to read the lab's uid map")?;
+    Ok(map.split_whitespace().nth(1) == Some("0"))
+}
+
 /// Every process of any run, in the order of their numbers: they alone are in PID namespaces below the story's. pasta makes itself namespaces of other kinds, by which it could
 /// not be found.
 pub fn nested() -> Result<Vec<Pid>> {
