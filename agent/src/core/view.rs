@@ -217,7 +217,14 @@ impl<'a> View<'a> {
             return false;
         }
         let renew = change == Some(Change::Reauthenticate) && self.reauth_at() <= self.now.boot;
-        !has_key || renew || self.locked_out() || self.perhaps_deleted()
+        !has_key || renew || self.locked_out() || self.in_vain() || self.perhaps_deleted()
+    }
+
+    /// Whether tailscaled goes on in vain with a key that control has refused, beside the node that it has: health's `login-state` says so. (Without
+    /// a refusal it may also be a network that is down.)
+    fn in_vain(self) -> bool {
+        let node = &self.world.node;
+        self.world.login.refused > 0 && node.login_state.is_some() && !node.connected()
     }
 
     /// Whether the node has a key that does not let it in: expired, half logged out, or taken down by ourselves.

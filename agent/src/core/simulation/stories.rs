@@ -430,3 +430,21 @@ fn a_login_that_succeeds_while_somebody_has_taken_the_node_down_is_seen_to() {
     let status = simulation.world.node.status.clone().expect("a status");
     assert_eq!(status.node.tags, simulation.outside.tailnet.tags, "it has the tags of the login that nobody noticed");
 }
+
+#[test]
+fn a_key_that_is_refused_is_replaced_although_tailscaled_has_a_node() {
+    let mut simulation = joined();
+    simulation.outside.set(Weak::Control, true);
+    simulation.outside.key_expires();
+    while simulation.world.login.pending.is_none() {
+        simulation.run_until(simulation.now_ms + 100);
+    }
+    simulation.outside.somebody_joins();
+    simulation.run_until(simulation.now_ms + 2_000);
+    let (refused, login_state) =
+        (Some("authkey already used".to_owned()), Some(Some("You are logged out.".to_owned())));
+    simulation.fold(Event::Bus(Box::new(Notify { error: refused, login_state, ..Notify::default() })));
+    let start = simulation.now_ms;
+    simulation.run_until(start + 30_000);
+    assert_eq!(simulation.count(Kind::Mint, start), 1);
+}
