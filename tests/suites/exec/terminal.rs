@@ -50,6 +50,13 @@ impl Terminal {
         found.with_context(|| format!("it shows: {:?}", self.shown().unwrap_or_default()))
     }
 
+    /// Waits until a shell has shown its prompt: while it takes the terminal back, a key may get lost.
+    pub async fn prompts(&self) -> Result<()> {
+        let look = || async { Ok(self.shown()?.ends_with("$ ").then_some(())) };
+        let found = eventually("a prompt", LIMIT, look).await;
+        found.with_context(|| format!("it shows: {:?}", self.shown().unwrap_or_default()))
+    }
+
     /// Waits until the program has ended; returns its exit code.
     pub async fn closes(&self) -> Result<u8> {
         code_of(&self.script).await

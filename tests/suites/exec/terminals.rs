@@ -29,8 +29,10 @@ fn an_interactive_shell_has_its_terminal_and_job_control() {
         terminal.shows("in-42", 1).await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;
+        terminal.prompts().await?;
         terminal.types("jobs\n")?;
         terminal.shows("Stopped", 2).await?;
+        terminal.prompts().await?;
         terminal.types("fg\n")?;
         terminal.shows("again-42", 1).await?;
         terminal.types(INTERRUPT)?;
@@ -55,8 +57,10 @@ fn a_run_is_a_job_like_any_other_of_a_persons_shell() {
         terminal.shows("begun-42", 1).await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;
+        terminal.prompts().await?;
         terminal.types("echo outside-$((6 * 7))\n")?;
         terminal.shows("outside-42", 1).await?;
+        terminal.prompts().await?;
         terminal.types("fg\n")?;
         terminal.types("words\n")?;
         terminal.shows("heard-words", 1).await?;
@@ -84,8 +88,7 @@ fn a_command_may_take_one_ctrl_c_and_ends_at_two() {
         terminal.shows("once-42", 2).await?;
         ensure!(terminal.is_open(), "one is enough");
         // As a person does who wants it to end; two may be further apart on a busy machine than they were typed.
-        while terminal.is_open() {
-            terminal.types(INTERRUPT)?;
+        while terminal.is_open() && terminal.types(INTERRUPT).is_ok() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert_eq!(terminal.closes().await?, 130);

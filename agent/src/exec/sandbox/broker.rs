@@ -41,7 +41,6 @@ pub(super) fn use_broker(socket: &OwnedFd, dispensable: bool, log: &OwnedFd) -> 
 /// # Errors
 /// When a call could not be answered: tailscaled would wait for ever, so that the run must end.
 pub(super) fn serve(from: OwnedFd, dispensable: bool) -> io::Result<()> {
-    packet::with_senders(&from)?;
     let Some(packet) = packet::receive(&from, MsgFlags::empty())? else { return Ok(()) };
     let (Some(listener), Some(pid)) = (packet.descriptor, packet.sender) else { return Ok(()) };
     drop(from);

@@ -103,6 +103,8 @@ impl Processes {
             return Ok(());
         }
         let (ours, its) = packet::pair()?;
+        // Before anybody could send: what is sent earlier comes without its sender.
+        packet::with_senders(&its)?;
         let dispensable = self.has_pasta();
         self.fork(Part::Broker, move || served(|| broker::serve(its, dispensable)))?;
         self.broker = Some(ours);
