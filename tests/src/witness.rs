@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
 
 use crate::canary::Search;
 use crate::devbox::{AGENT, Devbox, Installed, Instance};
-use crate::machine::Booted;
+use crate::machine::{Booted, eventually};
 
 /// Where stories put tokens themselves, for the provider `file`; taken away before the search for secrets.
 pub const TOKENS: &str = "/run/workload";
@@ -21,6 +22,8 @@ const STATE: &str = "/var/lib/devbox-agent";
 /// The most memory and files that an agent may hold (faults O3).
 const MEMORY_KIB: u64 = 64 * 1024;
 const FILES: usize = 64;
+/// Within what the kernel has ended what was killed, also on a busy machine.
+const GONE: Duration = Duration::from_secs(5);
 
 /// What is left of a machine in the tailnet when its story ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,10 @@ impl Devbox<'_> {
         if self.running().is_some() {
             self.stop_agent().await?;
         }
-        let remaining = self.machine.processes()?;
-        ensure!(remaining.is_empty(), "the stopped agent leaves processes {remaining:?}");
+        // A tailscaled that was being started when the agent was stopped is killed with it, which takes the kernel a moment.
+        let alone = || async { Ok(self.machine.processes()?.is_empty().then_some(())) };
+        let ended = eventually("the end of every process", GONE, alone).await;
+        ended.with_context(|| format!("the stopped agent leaves processes {:?}", self.machine.processes()))?;
         self.search_files(&mut search)?;
         ensure!(search.leaks().is_empty(), "secrets are shown: {:?}", search.leaks());
         check_logs(&self.scene.lab.layout().logs)?;
