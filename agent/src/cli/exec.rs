@@ -110,7 +110,10 @@ fn some_time(text: &str) -> Result<Duration, String> {
 
 /// A file; a number is a descriptor that the caller opened. While arguments are read, none of this process's own is open.
 fn opened(text: &str) -> Result<PathBuf, String> {
-    let Ok(number) = text.parse::<u32>() else { return Ok(text.into()) };
+    text.parse().map_or_else(|_| Ok(text.into()), open_descriptor)
+}
+
+fn open_descriptor(number: u32) -> Result<PathBuf, String> {
     if number <= 2 {
         return Err("0, 1 and 2 are the command's; expected another open descriptor, or a file".to_owned());
     }
@@ -236,7 +239,7 @@ fn credential(request: &Request, auth_key: Option<&Path>) -> Result<(), String> 
     if let Some(name) = token_variable(&request.settings).filter(|name| std::env::var_os(name).is_none()) {
         return Err(format!("failed to read the token: the variable {name} is not set; pass it on to exec"));
     }
-    let closed = request.withheld.iter().find_map(|number| opened(&number.to_string()).err());
+    let closed = request.withheld.iter().find_map(|number| open_descriptor(number.cast_unsigned()).err());
     closed.map_or(Ok(()), |error| Err(format!("failed to read the token: {error}; open it for exec")))
 }
 

@@ -85,10 +85,10 @@ pub fn headline(document: &Document) -> String {
 /// The same with the reason, if there is one.
 pub fn in_one_line(document: &Document) -> String {
     let headline = headline(document);
-    document
-        .reason
-        .as_ref()
-        .map_or_else(|| headline.clone(), |reason| format!("{headline}: {} ({})", reason.sentence, reason.code))
+    match &document.reason {
+        Some(reason) => format!("{headline}: {} ({})", reason.sentence, reason.code),
+        None => headline,
+    }
 }
 
 fn situation(document: &Document) -> &'static str {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
+use super::values::literal;
 use crate::metadata::spec::Lifecycle;
 use crate::metadata::{github, namespace};
 
@@ -163,8 +164,7 @@ impl Endpoint {
 
     fn address(&self) -> Option<IpAddr> {
         match self {
-            // A URL has an IPv6 address in brackets.
-            Self::Url(url) => url.host_str()?.trim_matches(['[', ']']).parse().ok(),
+            Self::Url(url) => literal(url),
             Self::Unix(_) => None,
         }
     }

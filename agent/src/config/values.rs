@@ -13,7 +13,7 @@ use tracing_subscriber::filter::Targets;
 
 pub use self::credential::{command, secret_file, token};
 pub use self::name::{client_id, hostname, identity, instance, integration, interface, is_label, service_unit, tags};
-pub use self::place::{endpoint, is_literal, path, program, proxy, runtime, socket, url};
+pub use self::place::{endpoint, literal, path, program, proxy, runtime, socket, url};
 use super::fragment::with_article;
 use super::settings::SpecField;
 use crate::core::reason::printable;

@@ -11,7 +11,7 @@ use super::devbox::Deadlines;
 use super::meaning;
 use crate::clock::Clock;
 use crate::config::settings::Endpoint;
-use crate::config::values::is_literal;
+use crate::config::values::literal;
 use crate::core::reason::{Code, printable};
 use crate::http::{self, Answer, BODY_MAX, HttpError, Limits, Redactor, Transport};
 use crate::secret::Secret;
@@ -323,6 +323,6 @@ pub fn some(place: &'static str, secret: String) -> Result<Secret<String>, Answe
 /// without TLS decides what the agent believes, and reads what it shows.
 pub fn trusted(written: &str) -> Option<Url> {
     let url = Url::parse(written.trim()).ok()?;
-    let safe = url.scheme() == "https" || url.scheme() == "http" && is_literal(&url);
+    let safe = url.scheme() == "https" || url.scheme() == "http" && literal(&url).is_some();
     (safe && url.username().is_empty() && url.password().is_none()).then_some(url)
 }

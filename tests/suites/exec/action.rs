@@ -31,8 +31,9 @@ const BASE: [&str; 15] = [
     "uname",
 ];
 
-/// Packs what stands for the releases of both programs: they are the lab's own, as nothing can be fetched.
-async fn pack(job: &Job<'_>) -> Result<()> {
+/// Packs what stands for the releases of both programs, and returns the paths of the package and of the archive: they are the lab's own, as
+/// nothing can be fetched.
+async fn pack(job: &Job<'_>) -> Result<(String, String)> {
     let control = "Package: devbox-agent\nVersion: 1\nArchitecture: all\nMaintainer: lab\nDescription: the agent\n";
     job.write("tree/DEBIAN/control", control)?;
     let script = "cd $0; mkdir -p tree/usr/bin tailscale_1_any; \
@@ -43,7 +44,7 @@ async fn pack(job: &Job<'_>) -> Result<()> {
     shell.args(["-ec", script, OWN]).args(["devbox-agent", "tailscaled"].map(|name| program(&job.machine, name)));
     let said = job.say(shell).await?;
     ensure!(said.code == 0, "{said:?}");
-    Ok(())
+    Ok((format!("{OWN}/agent.deb"), format!("{OWN}/tailscale.tgz")))
 }
 
 /// Checks that a step failed with these words in an annotation, which the job's page shows.
@@ -60,9 +61,9 @@ fn the_action_gives_later_steps_a_command_on_the_tailnet() {
         let scene = Scene::start(lab).await?;
         let (service, job) = (scene.platform.github().await?, github::Job::new("acme/shop", "runner-7"));
         let runner = Job::elsewhere(&scene, "runner", &job.subject()).await?;
-        pack(&runner).await?;
+        let (package, archive) = pack(&runner).await?;
         let workflow = Workflow::begin(runner, service.begin(&job)?, PATH)?;
-        let (package, archive) = (format!("{OWN}/agent.deb"), format!("file://{OWN}/tailscale.tgz"));
+        let archive = format!("file://{archive}");
         let sum = workflow.run(&format!("sha256sum {package} | cut -d ' ' -f 1")).await?.answer;
         let with = [("package", &package[..]), ("package-sha256", sum.trim()), ("tailscale", &archive)];
         let said = workflow.uses(&with).await?;
@@ -84,9 +85,8 @@ fn an_action_that_cannot_install_says_what_and_what_to_do() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let runner = Job::elsewhere(&scene, "runner", "nobody").await?;
-        pack(&runner).await?;
+        let (package, archive) = pack(&runner).await?;
         let workflow = Workflow::begin(runner, Vec::new(), PATH)?;
-        let (package, archive) = (format!("{OWN}/agent.deb"), format!("{OWN}/tailscale.tgz"));
         annotated(&workflow.uses(&[]).await?, "give the input package")?;
         annotated(&workflow.uses(&[("package", "no-such.deb")]).await?, "failed to fetch no-such.deb")?;
         let wrong = [("package", &package[..]), ("package-sha256", "0123")];
@@ -104,7 +104,7 @@ fn what_needs_root_is_asked_of_sudo_and_its_lack_is_named() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let runner = Job::elsewhere(&scene, "runner", "nobody").await?;
-        pack(&runner).await?;
+        let (package, archive) = pack(&runner).await?;
         let folder = format!("{OWN}/bin");
         let mut link = runner.command("ln");
         link.args(["-s", "-t", &folder]).args(BASE.map(|name| program(&runner.machine, name)));
@@ -112,7 +112,6 @@ fn what_needs_root_is_asked_of_sudo_and_its_lack_is_named() {
         let said = runner.say(link).await?;
         ensure!(said.code == 0, "{said:?}");
         let workflow = Workflow::begin(runner, Vec::new(), &folder)?;
-        let (package, archive) = (format!("{OWN}/agent.deb"), format!("{OWN}/tailscale.tgz"));
         let with = [("package", &package[..]), ("tailscale", &archive)];
         annotated(&workflow.uses(&with).await?, "failed to install passt: have it in the runner's image")?;
 

@@ -45,11 +45,9 @@ fn a_record_that_nobody_reads_is_no_reason_to_fail() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        let mut shell = job.command("bash");
         // The reader has gone before there is anything to read.
-        shell.args(["-c", "exec 7> >(:); wait $!; exec \"$0\" exec --json 7 -- sh -c 'echo it runs; exit 3'"]);
-        shell.arg(program(&job.machine, "devbox-agent"));
-        let said = job.say(shell).await?;
+        let line = "exec 7> >(:); wait $!; exec \"$0\" exec --json 7 -- sh -c 'echo it runs; exit 3'";
+        let said = job.shell(line).await?;
         ensure!(said.code == 3 && said.answer == "it runs\n" && said.talk.contains("what --json names"), "{said:?}");
         job.close().await
     });
@@ -106,10 +104,8 @@ fn a_gibibyte_goes_through_unharmed() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        let mut shell = job.command("bash");
-        shell.args(["-c", &format!("numbers() {{ {NUMBERED}; }}; numbers | \"$0\" exec -- cat | cmp - <(numbers)")]);
-        shell.arg(program(&job.machine, "devbox-agent"));
-        let said = job.say(shell).await?;
+        let line = format!("numbers() {{ {NUMBERED}; }}; numbers | \"$0\" exec -- cat | cmp - <(numbers)");
+        let said = job.shell(&line).await?;
         ensure!(said.code == 0 && said.answer.is_empty() && said.talk.is_empty(), "{said:?}");
         job.close().await
     });
@@ -120,10 +116,7 @@ fn a_pipe_that_nobody_reads_ends_the_command() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let job = Job::new(&scene, "ci").await?;
-        let mut shell = job.command("bash");
-        shell.args(["-c", "\"$0\" exec -- yes | head -1; echo ${PIPESTATUS[*]}"]);
-        shell.arg(program(&job.machine, "devbox-agent"));
-        let said = job.say(shell).await?;
+        let said = job.shell("\"$0\" exec -- yes | head -1; echo ${PIPESTATUS[*]}").await?;
         ensure!(said.answer == "y\n141 0\n" && said.talk.is_empty(), "{said:?}");
         assert_eq!(job.script(&[], "yes | head -1; echo ${PIPESTATUS[*]}", 0).await?, "y\n141 0\n");
         job.close().await
@@ -144,9 +137,7 @@ fn a_pipe_that_ends_early_on_either_side_leaves_no_node() {
             // The reader has gone before anything is written.
             ("\"$0\" exec -- yes | true; echo ${PIPESTATUS[*]}", "141 0\n"),
         ] {
-            let mut shell = job.command("bash");
-            shell.args(["-c", line]).arg(program(&job.machine, "devbox-agent"));
-            let said = job.say(shell).await?;
+            let said = job.shell(line).await?;
             ensure!(said.answer == answer && said.talk.is_empty(), "{line}: {said:?}");
             let gone = || async { Ok(job.nodes().await?.is_empty().then_some(())) };
             eventually("the end of the node", SOON, gone).await.context(line)?;

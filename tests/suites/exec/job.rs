@@ -137,6 +137,13 @@ impl<'a> Job<'a> {
         root
     }
 
+    /// Runs a line of the user's shell, in which `$0` is the agent; not by `exec`.
+    pub async fn shell(&self, line: &str) -> Result<Said> {
+        let mut shell = self.command("bash");
+        shell.args(["-c", line]).arg(program(&self.machine, "devbox-agent"));
+        self.say(shell).await
+    }
+
     /// Runs a program of the user's to its end.
     pub async fn say(&self, command: Command) -> Result<Said> {
         let Output { status, stdout, stderr } = self.machine.exec(command).await?;

@@ -18,6 +18,14 @@ pub const GATEWAY6: &str = "fd77::1";
 /// Metadata endpoints besides the one that every cloud has: Azure's, Alibaba's (within a tailnet's range), Amazon's, its pod identity, Google's.
 pub const METADATA: [&str; 5] = ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"];
 
+/// Where the website at an address is.
+pub fn url(address: impl ToString) -> String {
+    match address.to_string() {
+        v6 if v6.contains(':') => format!("http://[{v6}]/"),
+        v4 => format!("http://{v4}/"),
+    }
+}
+
 /// The ordinary network, in the platform's place; dropping it ends its servers.
 pub struct Public(Vec<AbortHandle>);
 

@@ -7,7 +7,7 @@ use devbox_lab::web::{Site, reach};
 
 use crate::job::{Job, LIMIT};
 use crate::peer::{PAGE, Peer};
-use crate::public::{Public, V4, V6, on};
+use crate::public::{Public, V4, V6, on, url};
 
 /// A network behind the peer, of those for documentation (RFC 5737, RFC 3849), and hosts in it.
 const SUBNETS: [&str; 2] = ["198.51.100.0/24", "2001:db8:51::/64"];
@@ -15,12 +15,8 @@ const HOSTS: [&str; 2] = ["198.51.100.7", "2001:db8:51::7"];
 
 /// Opens pages one after the other; what does not answer is `none`.
 fn pages(addresses: &[&str]) -> String {
-    let open = |address: &&str| format!("curl -gs --max-time 10 'http://{}/' || echo -n none; echo; ", host(address));
+    let open = |address: &&str| format!("curl -gs --max-time 10 '{}' || echo -n none; echo; ", url(address));
     addresses.iter().map(open).collect()
-}
-
-fn host(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 /// Lets a machine pass packets on.
@@ -60,7 +56,7 @@ fn the_ordinary_network_is_reached_through_an_exit_node_and_the_host_is_not() {
         forwards(&peer).await?;
         peer.advertise(&scene, "--advertise-exit-node", &["0.0.0.0/0", "::/0"]).await?;
         for address in [V4, V6] {
-            reach(&peer.machine, &format!("http://{}/", host(address)), LIMIT).await?;
+            reach(&peer.machine, &url(address), LIMIT).await?;
         }
         let from = |v4: String, v6: String| format!("hello {v4}, this is public\nhello {v6}, this is public\n");
         let opened = pages(&[V4, V6]);
@@ -70,9 +66,7 @@ fn the_ordinary_network_is_reached_through_an_exit_node_and_the_host_is_not() {
         let _site = Site::open(&job.machine, 80, "the host").await?;
         let hosts = [job.machine.address().to_string(), job6.to_string(), METADATA.to_string(), "127.0.0.1".to_owned()];
         let all = pages(&[&[V4, V6], &hosts.each_ref().map(String::as_str)[..]].concat());
-        let mut outside = job.command("bash");
-        outside.args(["-c", &all]);
-        let there = job.say(outside).await?.answer;
+        let there = job.shell(&all).await?.answer;
         ensure!(!there.contains("none"), "not even the host has them: {there}");
         let exit = peer.v4.to_string();
         let with = job.script(&["--exit-node", &exit, "--wait-for", "peer:80"], &all, 0).await?;

@@ -120,14 +120,10 @@ fn a_credential_in_an_open_file_is_kept_from_the_command() {
         give_token(&job, "key", &scene.platform.tagged_key(&["tag:ci"], true).await?)?;
         let token = scene.platform.issuer.issue(&job.subject(), &format!("api.tailscale.com/{CLIENT}"))?;
         give_token(&job, "jwt", &token.jwt)?;
-        let agent = program(&job.machine, "devbox-agent");
         let token = format!("--client-id {CLIENT} --tag tag:ci --token fd:7");
         for (options, file) in [("--auth-key 7", "key"), (&token, "jwt")] {
             let command = "bash -c '[ -e /proc/self/fd/7 ] && cat /proc/self/fd/7; echo over'";
-            let line = format!("exec {agent} exec {options} -- {command} 7</run/workload/{file}");
-            let mut shell = job.command("bash");
-            shell.args(["-c", &line]);
-            let said = job.say(shell).await?;
+            let said = job.shell(&format!("exec \"$0\" exec {options} -- {command} 7</run/workload/{file}")).await?;
             // Its answer may be the credential.
             ensure!(said.code == 0 && said.talk.is_empty(), "{options}: {} {}", said.code, said.talk);
             ensure!(said.answer == "over\n", "{options}: the command has it");

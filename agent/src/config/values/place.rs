@@ -19,7 +19,7 @@ const RUNTIME_PATH_MAX: usize = SOCKET_PATH_MAX - "/tailscaled.sock".len();
 pub fn url(value: &Value) -> Checked<Url> {
     let written = text(value)?;
     let url = any_url(written)?;
-    let plain_to_name = url.scheme() == "http" && !is_literal(&url);
+    let plain_to_name = url.scheme() == "http" && literal(&url).is_none();
     if plain_to_name { Err(format!("{} is plain http to a name", quoted(written))) } else { Ok(url) }
 }
 
@@ -48,10 +48,9 @@ fn any_url(written: &str) -> Checked<Url> {
     if bare { Ok(url) } else { Err(format!("{} has more than scheme, host and port", quoted(written))) }
 }
 
-/// Whether a URL names its host by address.
-pub fn is_literal(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+/// The address by which a URL names its host, if it does not by a name. An IPv6 address is in brackets there.
+pub fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 /// An absolute path.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::lines::Lines;
+use super::lines::{Lines, lost};
 use super::link::Link;
 use crate::exec::Request;
-use crate::exec::control::{News, Part};
+use crate::exec::control::News;
 use crate::exec::failure::Failure;
 use crate::exec::preflight;
 use crate::exec::sandbox::Programs;
@@ -32,17 +32,12 @@ pub(super) async fn run(
     Ok(0)
 }
 
-async fn ready(link: &Link, [mut tailscaled, mut others]: [Lines; 2]) -> Result<(), Failure> {
+async fn ready(link: &Link, mut outputs: [Lines; 2]) -> Result<(), Failure> {
     loop {
-        match link.next().await.map_err(Failure::own("hear of the sandbox"))? {
-            Some((News::Ready, _)) => return Ok(()),
-            Some((News::Failed { step, errno, words }, _)) => return Err(Failure::sandbox(step, errno, words)),
-            Some((News::Lost { part, ended }, _)) => {
-                let lines = if part == Part::Tailscaled { &mut tailscaled } else { &mut others };
-                return Err(Failure::lost(part, ended, lines.told().await));
-            }
-            Some(_) => {}
-            None => return Err(Failure::Silent),
+        match link.next().await? {
+            (News::Ready, _) => return Ok(()),
+            (News::Lost { part, ended }, _) => return Err(lost(&mut outputs, part, ended).await),
+            _ => {}
         }
     }
 }

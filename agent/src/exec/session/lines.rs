@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use tokio::net::unix::pipe;
 
+use crate::exec::control::{Ended, Part};
 use crate::exec::failure::Failure;
 use crate::tailscaled::child::tail::{Tail, told};
 
 /// What an ended program wrote is in the pipe already; that the sandbox has it open too keeps the end of it away.
 const REST: Duration = Duration::from_millis(10);
+
+/// The failure that the end of a part is, with its last words: tailscaled's output is the first, and the second is that of the others.
+pub(super) async fn lost(outputs: &mut [Lines; 2], part: Part, ended: Ended) -> Failure {
+    let said = outputs[usize::from(part != Part::Tailscaled)].told().await;
+    Failure::lost(part, ended, said)
+}
 
 /// The reading end of a program's output, and the end of what it wrote.
 pub(super) struct Lines {

@@ -8,6 +8,7 @@ use nix::sys::socket::MsgFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::exec::control::{News, Order, hear, tell};
+use crate::exec::failure::Failure;
 use crate::sys::async_fd::register;
 use crate::sys::packet::Packet;
 
@@ -27,8 +28,20 @@ impl Link {
         Sender(self.0.clone())
     }
 
-    /// Waits for the next news; `None` when the sandbox has ended.
-    pub async fn next(&self) -> io::Result<Option<(News, Packet)>> {
+    /// Waits for the next news that is no failure of the sandbox's, with what came with it.
+    ///
+    /// # Errors
+    /// When a step of the sandbox failed, or it has ended.
+    pub async fn next(&self) -> Result<(News, Packet), Failure> {
+        match self.hear().await.map_err(Failure::own("hear of the sandbox"))? {
+            Some((News::Failed { step, errno, words }, _)) => Err(Failure::sandbox(step, errno, words)),
+            Some(heard) => Ok(heard),
+            None => Err(Failure::Silent),
+        }
+    }
+
+    /// `None` when the sandbox has ended.
+    async fn hear(&self) -> io::Result<Option<(News, Packet)>> {
         loop {
             let mut ready = self.0.readable().await?;
             match hear(self.0.get_ref(), MsgFlags::MSG_DONTWAIT) {

@@ -68,9 +68,8 @@ pub(super) async fn run(
 
 /// The sandbox's directory: the namespaces stand.
 async fn built(link: &Link) -> Result<OwnedFd, Failure> {
-    match link.next().await.map_err(Failure::own("hear of the sandbox"))? {
-        Some((News::Built, packet)) => packet.descriptor.ok_or(Failure::Silent),
-        Some((News::Failed { step, errno, words }, _)) => Err(Failure::sandbox(step, errno, words)),
+    match link.next().await? {
+        (News::Built, packet) => packet.descriptor.ok_or(Failure::Silent),
         _ => Err(Failure::Silent),
     }
 }

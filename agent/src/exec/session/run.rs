@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::directory::Directory;
 use super::edges::{LOGOUT_DEADLINE, edges};
-use super::lines::Lines;
+use super::lines::{Lines, lost};
 use super::link::{Link, Sender};
 use super::progress::Progress;
 use super::record::Record;
@@ -153,8 +153,7 @@ impl<'a> Run<'a> {
                 // What the sandbox says first: it may be the cause of everything else.
                 biased;
                 news = self.link.next() => {
-                    let news = news.map_err(Failure::own("hear of the sandbox"))?.ok_or(Failure::Silent)?;
-                    if let Some(code) = self.hear(news).await? {
+                    if let Some(code) = self.hear(news?).await? {
                         return Ok(code);
                     }
                 }
@@ -207,8 +206,8 @@ impl<'a> Run<'a> {
     /// Takes news in; gives the exit code when the command has ended.
     async fn hear(&mut self, (news, packet): (News, Packet)) -> Result<Option<u8>, Failure> {
         match news {
-            News::Built | News::Ready | News::Answered => {}
-            News::Failed { step, errno, words } => return Err(Failure::sandbox(step, errno, words)),
+            // The link has told of a failure already.
+            News::Built | News::Ready | News::Answered | News::Failed { .. } => {}
             News::Running => self.running(packet)?,
             News::Stopped if !self.request.shared_group => {
                 // It is continued by whoever continues the command, which is told of that signal.
@@ -241,8 +240,7 @@ impl<'a> Run<'a> {
         if part == Part::Tailscaled {
             self.tailscaled.send_replace(Some(ended));
         }
-        let said = self.outputs[usize::from(part != Part::Tailscaled)].told().await;
-        Failure::lost(part, ended, said)
+        lost(&mut self.outputs, part, ended).await
     }
 
     /// A command in the caller's process group has got what the terminal sent already.
