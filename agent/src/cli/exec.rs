@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,9 +76,9 @@ pub struct Args {
     /// Use routes that other nodes advertise
     #[arg(long)]
     accept_routes: bool,
-    /// Reach the ordinary network through the node with this address
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "tailnet_only")]
-    exit_node: Option<IpAddr>,
+    /// Reach the ordinary network through this node
+    #[arg(long, value_name = "NODE|ADDRESS", conflicts_with = "tailnet_only")]
+    exit_node: Option<String>,
     /// Reach nothing but the tailnet; public names still resolve
     #[arg(long)]
     tailnet_only: bool,

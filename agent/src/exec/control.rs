@@ -38,8 +38,8 @@ pub(super) enum News {
     },
     /// The rules are in force, and the network has a way out.
     Ready,
-    /// The peer that the command waits for has answered.
-    Answered,
+    /// The peer that the command waits for does not answer, for this reason; told when the reason changes.
+    Unanswered(String),
     /// The command is about to be executed; the sender is the command.
     Running,
     /// The command was stopped by a signal.

@@ -12,7 +12,7 @@ use super::preflight::{self, Missing, Unfit};
 use crate::core::reason::chain;
 use crate::socket::document::Reason;
 use crate::sys::fork::ForkError;
-use crate::tailscaled::LocalApiError;
+use crate::tailscaled::{ExitNodeError, LocalApiError};
 
 /// What exec itself fails with, as chroot(1), env(1) and timeout(1) do.
 pub const FAILED: u8 = 125;
@@ -56,6 +56,12 @@ pub(super) enum Failure {
     /// Time is over.
     #[error("{what} within {limit:?}{}", last(.reason.as_deref()))]
     TimedOut { what: String, limit: Duration, reason: Option<Box<Reason>> },
+    /// The peer that the command waits for.
+    #[error("{peer} did not answer within {limit:?}{}", words(.why))]
+    Unanswered { peer: String, limit: Duration, why: String },
+    /// The exit node cannot be used.
+    #[error("failed to use the exit node")]
+    ExitNode(#[from] ExitNodeError),
     /// Part of the sandbox ended.
     #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part))]
     Lost { part: Part, how: String, said: String },

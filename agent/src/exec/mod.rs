@@ -64,8 +64,8 @@ pub struct Request {
     pub tailnet_only: bool,
     /// Ports of the command that peers may open.
     pub publish: Vec<u16>,
-    /// The node through which the ordinary network is reached.
-    pub exit_node: Option<IpAddr>,
+    /// The name or address of the node through which the ordinary network is reached.
+    pub exit_node: Option<String>,
     /// What must answer before the command starts.
     pub wait_for: Option<Target>,
     /// How long until the command runs.

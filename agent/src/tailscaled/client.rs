@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::error::LocalApiError;
+use super::exit_node::{self, ExitNodeError, Peers};
 use super::prefs::{self, Document};
 use super::transport::{Call, Transport};
 use super::types::{Notify, Preferences, Status};
@@ -54,6 +55,15 @@ impl LocalApiClient {
     #[must_use]
     pub fn with_preferences(self, preferences: Document) -> Self {
         Self { preferences, ..self }
+    }
+
+    /// Sends what is not the tailnet's through the node with this name or address, if it is there and offers that.
+    ///
+    /// To be called when the node is online: it knows of no other before.
+    pub async fn use_exit_node(&self, wanted: &str) -> Result<(), ExitNodeError> {
+        let peers: Peers = self.get("read the status of all nodes", "status", STATUS_DEADLINE).await?;
+        let address = peers.exit_node(wanted)?;
+        Ok(self.patch("choose the exit node", exit_node::masked(address)).await?)
     }
 
     async fn get<T: DeserializeOwned>(

@@ -14,8 +14,8 @@ use crate::core::reason::printable;
 /// The only host that tailscaled answers to on its socket; any other is 403 (`apitype.LocalAPIHost`).
 const BASE: &str = "http://local-tailscaled.sock/localapi/v0/";
 
-/// The longest document read: a status without peers has a few KiB, most of it capabilities.
-const BODY_MAX: usize = 4 << 20;
+/// The longest document read: a status without peers has a few KiB, most of it capabilities, and one with peers about 1 KiB for each.
+const BODY_MAX: usize = 32 << 20;
 
 /// How much of a refusal is read before it is redacted and cut.
 const REFUSAL_MAX: usize = 64 << 10;

@@ -47,8 +47,16 @@ fn a_command_begins_when_its_peer_answers() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
         let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
-        let waited = ["--join-timeout", "12s", "--wait-for", "peer:8001"];
-        job.fails(&waited, &["peer:8001 did not answer within 12s"]).await?;
+        let nobody = format!("nobody.{}:80", scene.platform.headscale.base_domain());
+        for (target, why) in [
+            ("peer:8001", "it refuses the connection"),
+            (&nobody, "Name or service not known"),
+            // The machine has no name server.
+            ("nobody:80", "the resolver does not answer"),
+        ] {
+            let words = format!("{target} did not answer within 6s: ");
+            job.fails(&["--join-timeout", "6s", "--wait-for", target], &[&words, why]).await?;
+        }
 
         let opened = job.exec(&["--wait-for", "peer:8000"], &["curl", "-fsS", "http://peer:8000/"]);
         let run = job.machine.spawn(opened)?;

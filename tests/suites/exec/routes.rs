@@ -68,10 +68,27 @@ fn the_ordinary_network_is_reached_through_an_exit_node_and_the_host_is_not() {
         let all = pages(&[&[V4, V6], &hosts.each_ref().map(String::as_str)[..]].concat());
         let there = job.shell(&all).await?.answer;
         ensure!(!there.contains("none"), "not even the host has them: {there}");
-        let exit = peer.v4.to_string();
-        let with = job.script(&["--exit-node", &exit, "--wait-for", "peer:80"], &all, 0).await?;
-        let through = from(peer.machine.address().to_string(), peer6.to_string());
-        assert_eq!(with, through + &"none\n".repeat(hosts.len()));
+        let through = from(peer.machine.address().to_string(), peer6.to_string()) + &"none\n".repeat(hosts.len());
+        for exit in [&peer.v4.to_string(), "peer"] {
+            let with = job.script(&["--exit-node", exit, "--wait-for", "peer:80"], &all, 0).await?;
+            assert_eq!(with, through, "{exit}");
+        }
+        job.close().await
+    });
+}
+
+#[test]
+fn a_command_is_not_begun_with_an_exit_node_that_is_none() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
+        for (exit, words) in
+            [("peer", "peer is no exit node"), ("gone", "called gone"), ("192.0.2.1", "called 192.0.2.1")]
+        {
+            job.fails(&["--exit-node", exit], &["failed to use the exit node", words]).await?;
+        }
+        ensure!(scene.platform.nodes().await?.len() == 1, "a node of a command that was not begun is left");
+        drop(peer);
         job.close().await
     });
 }

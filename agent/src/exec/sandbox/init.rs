@@ -31,8 +31,7 @@ fn failed(control: &OwnedFd, step: Step, error: &io::Error) -> u8 {
 
 fn run(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     if let Some(target) = &plan.wait_for {
-        target.wait();
-        tell(control, &News::Answered, None)?;
+        target.wait(|why| tell(control, &News::Unanswered(why), None))?;
     }
     let command = fork::run(|| command::run(plan, caller, control))?;
     streams::give_back()?;

@@ -53,27 +53,63 @@ impl std::fmt::Display for Target {
 }
 
 impl Target {
-    /// Returns when it has answered; whoever waits for that has the deadline.
-    pub(super) fn wait(&self) {
-        while let Err(error) = self.attempt() {
-            tracing::debug!("{self} does not answer yet: {error}");
+    /// Returns when it has answered; whoever waits for that has the deadline, and is told why it does not, when that changes.
+    pub(super) fn wait(&self, mut tell: impl FnMut(String) -> io::Result<()>) -> io::Result<()> {
+        let named = self.host.parse::<IpAddr>().is_err();
+        // Until the first attempt is over, which takes a resolver's patience where there is no name server.
+        let mut told = if named { Unanswered::Unresolved } else { Unanswered::Silent }.to_string();
+        tell(told.clone())?;
+        while let Err(why) = self.attempt() {
+            let why = why.to_string();
+            if why != told {
+                tell(why.clone())?;
+                told = why;
+            }
             std::thread::sleep(PAUSE);
         }
+        Ok(())
     }
 
-    fn attempt(&self) -> io::Result<()> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in (self.host.as_str(), self.port.unwrap_or_default()).to_socket_addrs()? {
+    fn attempt(&self) -> Result<(), Unanswered> {
+        let mut last = Unanswered::Nameless(io::ErrorKind::NotFound.into());
+        let addresses = (self.host.as_str(), self.port.unwrap_or_default()).to_socket_addrs();
+        for address in addresses.map_err(Unanswered::Nameless)? {
             let answered = match self.port {
                 Some(_) => TcpStream::connect_timeout(&address, ATTEMPT).map(drop),
                 None => ping(address),
             };
             match answered {
                 Ok(()) => return Ok(()),
-                Err(error) => last = error,
+                Err(error) => last = Unanswered::of(error),
             }
         }
         Err(last)
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("the resolver does not answer; is the machine's name server in reach?")]
+    Unresolved,
+    #[error("{0}; is it in the tailnet, and may this node see it?")]
+    Nameless(io::Error),
+    #[error("it refuses the connection; does it listen on that port?")]
+    Refused,
+    #[error("nothing comes back; is it running, and do the tailnet's access rules let this node reach it?")]
+    Silent,
+    #[error("{0}")]
+    Other(io::Error),
+}
+
+impl Unanswered {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            // The latter is what a socket's own time limit ends with (socket(7), SO_RCVTIMEO).
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Silent,
+            _ => Self::Other(error),
+        }
     }
 }
 

@@ -21,25 +21,30 @@ use crate::tailscaled::{LocalApiClient, LocalApiError};
 /// How long control may take to confirm the logout.
 pub(super) const LOGOUT_DEADLINE: Duration = Duration::from_secs(1);
 
+/// LocalAPI of the sandbox's tailscaled.
+pub(super) fn local_api(directory: &Directory, request: &Request) -> Result<Arc<LocalApiClient>, LocalApiError> {
+    let client = LocalApiClient::new(directory.socket(), LOGOUT_DEADLINE)?;
+    Ok(Arc::new(client.with_preferences(preferences(request))))
+}
+
 /// Makes every edge; nothing is sent yet.
 pub(super) fn edges(
     directory: &Directory,
-    request: &Request,
+    local_api: Arc<LocalApiClient>,
     services: Services,
     orders: Sender,
     ended: watch::Receiver<Option<Ended>>,
-) -> Result<Edges, LocalApiError> {
-    let local = LocalApiClient::new(directory.socket(), LOGOUT_DEADLINE)?.with_preferences(preferences(request));
-    Ok(Edges {
+) -> Edges {
+    Edges {
         metadata: services.metadata,
         federation: services.federation,
-        tailscaled: Arc::new(local),
+        tailscaled: local_api,
         supervisor: SandboxSupervisor::new(directory.notify(), orders, ended),
         host: Arc::new(Alone),
         store: Arc::new(Forgetful),
         clock: services.clock,
         service: Arc::new(Nobody),
-    })
+    }
 }
 
 /// Preferences of a node that nobody else uses (`ipn.Prefs`).
@@ -50,10 +55,6 @@ fn preferences(request: &Request) -> Map<String, Value> {
     preferences.insert("NoStatefulFiltering".to_owned(), json!(true));
     preferences.insert("ShieldsUp".to_owned(), json!(request.publish.is_empty()));
     preferences.insert("AutoUpdate".to_owned(), json!({ "Check": false, "Apply": false }));
-    if let Some(address) = request.exit_node {
-        preferences.insert("ExitNodeIP".to_owned(), json!(address));
-        preferences.insert("ExitNodeAllowLANAccess".to_owned(), json!(false));
-    }
     preferences
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::directory::Directory;
-use super::edges::{LOGOUT_DEADLINE, edges};
+use super::edges::{LOGOUT_DEADLINE, edges, local_api};
 use super::lines::{Lines, lost};
 use super::link::{Link, Sender};
 use super::progress::Progress;
@@ -28,6 +28,7 @@ use crate::exec::failure::Failure;
 use crate::exec::{Request, Services, streams};
 use crate::socket::document::Document;
 use crate::sys::packet::Packet;
+use crate::tailscaled::LocalApiClient;
 
 /// What timeout(1) ends with.
 const TIMED_OUT: u8 = 124;
@@ -83,6 +84,8 @@ pub(super) struct Run<'a> {
     /// The exit code, whatever the command's own is.
     code: Option<u8>,
     document: Arc<Document>,
+    /// Why the peer that the command waits for does not answer.
+    unanswered: String,
 }
 
 type Documents = watch::Receiver<Arc<Document>>;
@@ -114,6 +117,7 @@ impl<'a> Run<'a> {
             interrupted: None,
             code: None,
             document,
+            unanswered: String::new(),
         }
     }
 
@@ -121,7 +125,9 @@ impl<'a> Run<'a> {
     pub async fn until_done(mut self, services: Services) -> Result<u8, Failure> {
         let provider = services.metadata.provider();
         let now = services.clock.now();
-        let edges = edges(&self.directory, self.request, services, self.orders.clone(), self.tailscaled.subscribe())?;
+        let local = local_api(&self.directory, self.request)?;
+        let ended = self.tailscaled.subscribe();
+        let edges = edges(&self.directory, local.clone(), services, self.orders.clone(), ended);
         let settings = self.request.settings.clone();
         let world = World::new(String::new(), Configured::of(&settings), edges.store.load());
         let (to_core, mut inputs) = mpsc::channel(8);
@@ -130,7 +136,7 @@ impl<'a> Run<'a> {
         let drive = Drive::new(world, settings, edges, Outlets { status, report_interval });
         let mut core = pin!(drive.run(&mut inputs));
         let ended = tokio::select! {
-            ended = self.watch(documents) => ended,
+            ended = self.watch(documents, &local) => ended,
             Err(panicked) = &mut core => return Err(Failure::Panicked(panicked.to_string())),
         };
         self.progress.end();
@@ -145,7 +151,7 @@ impl<'a> Run<'a> {
         ended
     }
 
-    async fn watch(&mut self, mut documents: Documents) -> Result<u8, Failure> {
+    async fn watch(&mut self, mut documents: Documents, local: &LocalApiClient) -> Result<u8, Failure> {
         loop {
             let joining = self.state == State::Joining;
             let [tailscaled, others] = &mut self.outputs;
@@ -160,7 +166,7 @@ impl<'a> Run<'a> {
                 arrived = self.signals.next() => self.pass_on(arrived.map_err(Failure::own("read signals"))?)?,
                 Ok(()) = documents.changed(), if joining => {
                     let document = documents.borrow_and_update().clone();
-                    self.look(document).await?;
+                    self.look(document, local).await?;
                 }
                 () = until(self.deadline.map(|(at, _)| at)) => self.late()?,
                 () = until(self.grace) => {
@@ -174,10 +180,13 @@ impl<'a> Run<'a> {
     }
 
     /// Starts the command when the node is online, and gives up when only a person can help.
-    async fn look(&mut self, document: Arc<Document>) -> Result<(), Failure> {
+    async fn look(&mut self, document: Arc<Document>, local: &LocalApiClient) -> Result<(), Failure> {
         self.document = document;
         match (self.document.phase, &self.document.reason) {
             (Phase::Online, _) => {
+                if let Some(node) = &self.request.exit_node {
+                    local.use_exit_node(node).await?;
+                }
                 let settled = resolver::settled(&self.directory.resolver()).await;
                 settled.map_err(Failure::own("watch the resolver's configuration"))?;
                 self.state = State::Starting;
@@ -207,7 +216,8 @@ impl<'a> Run<'a> {
     async fn hear(&mut self, (news, packet): (News, Packet)) -> Result<Option<u8>, Failure> {
         match news {
             // The link has told of a failure already.
-            News::Built | News::Ready | News::Answered | News::Failed { .. } => {}
+            News::Built | News::Ready | News::Failed { .. } => {}
+            News::Unanswered(why) => self.wait_on(why),
             News::Running => self.running(packet)?,
             News::Stopped if !self.request.shared_group => {
                 // It is continued by whoever continues the command, which is told of that signal.
@@ -219,6 +229,13 @@ impl<'a> Run<'a> {
             News::Lost { part, ended } => return Err(self.lost(part, ended).await),
         }
         Ok(None)
+    }
+
+    fn wait_on(&mut self, why: String) {
+        if let Some(target) = &self.request.wait_for {
+            self.progress.show(&format!("waiting for {target}: {why}"));
+        }
+        self.unanswered = why;
     }
 
     fn running(&mut self, packet: Packet) -> Result<(), Failure> {
@@ -293,7 +310,11 @@ impl<'a> Run<'a> {
 
     fn not_joined(&self) -> Failure {
         match (&self.request.wait_for, self.state) {
-            (Some(target), State::Starting) => Failure::late(&format!("{target} did not answer"), self.request),
+            (Some(target), State::Starting) => Failure::Unanswered {
+                peer: target.to_string(),
+                limit: self.request.join_timeout,
+                why: self.unanswered.clone(),
+            },
             _ => {
                 let reason = self.document.reason.clone().map(Box::new);
                 let what = "the node was not on the tailnet".to_owned();
