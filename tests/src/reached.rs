@@ -82,6 +82,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("logout_failed", JOIN, "leave_logs_out_and_says_when_control_does_not_confirm"),
     ("hostname_conflict", JOIN, "what_the_platform_changes_is_followed_and_what_the_tailnet_grants_is_told"),
     ("tags_differ", JOIN, "what_the_platform_changes_is_followed_and_what_the_tailnet_grants_is_told"),
+    ("change_pending", SIMULATION, "a_change_that_waits_for_its_minute_is_said_until_it_is_followed"),
     ("hostname_unset", BOOT_BUS, "a_machine_that_cannot_be_named_says_so_and_its_node_has_the_name"),
     ("dbus_unavailable", BOOT_BUS, "a_machine_without_a_bus_joins_and_finds_the_bus_when_it_comes"),
     ("state_unwritable", SERVICE, "a_disk_that_cannot_be_written_does_not_keep_the_node_away"),

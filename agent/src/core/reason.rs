@@ -113,6 +113,7 @@ codes! {
     LogoutFailed "logout_failed" Waiting "the control server did not confirm the logout" "nothing if it passes";
     HostnameConflict "hostname_conflict" Notice "the tailnet gave the node another name than asked for" "remove the older node of that name";
     TagsDiffer "tags_differ" Notice "the tailnet gave the node other tags than asked for" "check who may own the tags in the tailnet's policy";
+    ChangePending "change_pending" Notice "the platform's change waits: the node authenticates anew at most once a minute" "nothing: it is followed at the time shown";
     HostnameUnset "hostname_unset" Notice "the machine's own host name could not be set" "check systemctl status systemd-hostnamed; the node has its name all the same";
     DbusUnavailable "dbus_unavailable" Notice "the system bus does not answer" "check systemctl status dbus; the agent goes on without it";
     StateUnwritable "state_unwritable" Notice "the agent's state cannot be written; it goes on from memory" "free space on, or permissions of, the state directory";

@@ -29,6 +29,9 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long control may take to confirm a logout, where no other bound is given; tailscaled stops asking when the request ends.
 pub const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The longest status with peers: about 1 KiB for each, of some ten thousand.
+const PEERS_MAX: usize = 32 << 20;
+
 /// tailscaled's words when its control client dropped the node key at a logout that failed; its state still has the key.
 const KEY_FORGOTTEN: &str = "no nodekey to log out";
 
@@ -61,9 +64,15 @@ impl LocalApiClient {
     ///
     /// To be called when the node is online: it knows of no other before.
     pub async fn use_exit_node(&self, wanted: &str) -> Result<(), ExitNodeError> {
-        let peers: Peers = self.get("read the status of all nodes", "status", STATUS_DEADLINE).await?;
-        let address = peers.exit_node(wanted)?;
+        let address = self.peers().await?.exit_node(wanted)?;
         Ok(self.patch("choose the exit node", exit_node::masked(address)).await?)
+    }
+
+    async fn peers(&self) -> Result<Peers, LocalApiError> {
+        let verb = "read the status of all nodes";
+        let call =
+            Call { verb, method: Method::GET, endpoint: "status", body: None, deadline: CALL_DEADLINE, secret: None };
+        decoded(verb, &self.transport.call_up_to(PEERS_MAX, call).await?)
     }
 
     async fn get<T: DeserializeOwned>(
@@ -73,8 +82,7 @@ impl LocalApiClient {
         deadline: Duration,
     ) -> Result<T, LocalApiError> {
         let call = Call { verb, method: Method::GET, endpoint, body: None, deadline, secret: None };
-        let body = self.transport.call(call).await?;
-        serde_json::from_slice(&body).map_err(|source| LocalApiError::Undecodable { verb, source })
+        decoded(verb, &self.transport.call(call).await?)
     }
 
     async fn send(
@@ -149,6 +157,10 @@ impl LocalApiClient {
         let prefs = prefs::for_withdrawal(self.read_prefs().await?);
         self.start("withdraw the login", Some(&prefs), None).await
     }
+}
+
+fn decoded<T: DeserializeOwned>(verb: &'static str, body: &[u8]) -> Result<T, LocalApiError> {
+    serde_json::from_slice(body).map_err(|source| LocalApiError::Undecodable { verb, source })
 }
 
 /// `ipn.Options`: null preferences leave all as they are, and so does an absent key.

@@ -14,8 +14,8 @@ use crate::core::reason::printable;
 /// The only host that tailscaled answers to on its socket; any other is 403 (`apitype.LocalAPIHost`).
 const BASE: &str = "http://local-tailscaled.sock/localapi/v0/";
 
-/// The longest document read: a status without peers has a few KiB, most of it capabilities, and one with peers about 1 KiB for each.
-const BODY_MAX: usize = 32 << 20;
+/// The longest document read: a status without peers has a few KiB, most of it capabilities.
+const BODY_MAX: usize = 4 << 20;
 
 /// How much of a refusal is read before it is redacted and cut.
 const REFUSAL_MAX: usize = 64 << 10;
@@ -67,10 +67,15 @@ impl Transport {
 
     /// Sends a request and reads its whole answer, both within the deadline.
     pub async fn call(&self, call: Call<'_>) -> Result<Vec<u8>, LocalApiError> {
+        self.call_up_to(BODY_MAX, call).await
+    }
+
+    /// The same with another bound than that of most answers, in bytes.
+    pub async fn call_up_to(&self, max: usize, call: Call<'_>) -> Result<Vec<u8>, LocalApiError> {
         let (verb, deadline) = (call.verb, call.deadline);
         let answer = async {
             let response = self.send(call).await?;
-            read(verb, response, BODY_MAX).await
+            read(verb, response, max).await
         };
         tokio::time::timeout(deadline, answer).await.map_err(|_| LocalApiError::TimedOut { verb, deadline })?
     }

@@ -113,6 +113,7 @@ pub(super) fn notices(view: View<'_>, plan: &mut Plan) {
     }
     if let (Goal::Joined(tailnet), true) = (view.goal(), view.online()) {
         plan.notices.extend(granted_otherwise(view, tailnet));
+        plan.notices.extend(held_back(view, tailnet));
         plan.notices.extend(way_failed(view, tailnet));
     }
     let reason = plan.claim.as_ref().and_then(|(_, finding)| finding.as_ref()).map(|finding| finding.code);
@@ -124,6 +125,13 @@ fn way_failed(view: View<'_>, tailnet: &Tailnet) -> Option<Finding> {
     let way: &[Kind] = if view.needs_key(tailnet) { &[Kind::Mint, Kind::Exchange, Kind::Token] } else { &[] };
     let apply = view.fault(Kind::Apply).filter(|_| drift(view, tailnet).is_some());
     way.iter().find_map(|kind| view.fault(*kind)).or(apply).map(Finding::of)
+}
+
+/// A change of the spec that takes a login, which comes too soon after the last.
+fn held_back(view: View<'_>, tailnet: &Tailnet) -> Option<Finding> {
+    let at = view.reauth_at();
+    let waits = view.change(tailnet).is_some() && at > view.now.boot;
+    waits.then(|| Finding { next_try: Some(at), ..Finding::plain(Code::ChangePending) })
 }
 
 fn granted_otherwise(view: View<'_>, tailnet: &Tailnet) -> Vec<Finding> {

@@ -86,6 +86,23 @@ fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
 }
 
 #[test]
+fn a_change_that_waits_for_its_minute_is_said_until_it_is_followed() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    let notices =
+        |simulation: &Simulation| -> Vec<_> { simulation.decide().notices.iter().map(|notice| notice.code).collect() };
+    for (changed, expected) in [(true, &[][..]), (false, &[Code::ChangePending])] {
+        simulation.outside.change_tags(changed);
+        simulation.fold(Event::Asked(Verb::Refresh));
+        simulation.run_until(simulation.now_ms + 5_000);
+        assert_eq!(notices(&simulation), expected);
+    }
+    assert!(simulation.decide().notices[0].next_try.is_some(), "a person is told when");
+    simulation.run_until(start + 70_000);
+    assert_eq!((notices(&simulation), simulation.count(Kind::Login, start)), (Vec::new(), 2));
+}
+
+#[test]
 fn a_refused_exchange_is_asked_at_most_four_times_an_hour() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::ExchangeRefuses, true);
