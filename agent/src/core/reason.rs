@@ -91,6 +91,7 @@ codes! {
     GateStuck "gate_stuck" Waiting "the agent cannot let tailscaled start" "see the detail";
     TailscaledCrashloop "tailscaled_crashloop" Waiting "tailscaled exits soon after every start" "read its last lines in the detail";
     TailscaledHung "tailscaled_hung" Waiting "tailscaled does not answer" "nothing: it is restarted";
+    TailscaledDeaf "tailscaled_deaf" Waiting "tailscaled has missed that the network is there" "nothing: it is restarted";
     TailscaledTooOld "tailscaled_too_old" Blocked "tailscaled is older than this agent supports" "upgrade tailscale";
     TailscaledState "ts_state_corrupt" Blocked "tailscaled cannot use its state" "see the detail; moving the state away makes this a new node";
     NoTun "no_tun" Waiting "tailscaled has no TUN device" "provide /dev/net/tun to this machine";

@@ -243,6 +243,20 @@ impl<'a> View<'a> {
         offline && last.is_none_or(|last| self.now.boot.since(last) >= DELETED_SPACING)
     }
 
+    /// Since when tailscaled has had something to ask of control and has not even tried to. While it starts there is a moment in which it misses
+    /// that the network has come up, and then waits for the next change of it (seen three times in a thousand starts aimed at that moment).
+    pub fn idle_since(self) -> Option<BootTime> {
+        let node = &self.world.node;
+        if node.tried_control || !self.world.platform.confirmed {
+            return None;
+        }
+        let wanted = node.prefs.as_ref().is_some_and(|prefs| prefs.want_running && !prefs.logged_out);
+        match &self.world.login.pending {
+            Some(pending) => Some(pending.sent_at),
+            None => self.world.daemon.up_since.filter(|_| wanted && self.has_key() == Some(true)),
+        }
+    }
+
     /// Whether somebody took the node down, and that is respected.
     pub fn admin_down(self) -> bool {
         self.world.taken_down() && !self.overrules_down()

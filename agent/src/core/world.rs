@@ -118,8 +118,10 @@ pub struct Daemon {
     pub crashes: u32,
     /// Status reads in a row that it left unanswered.
     pub unanswered: u32,
-    /// When it was last restarted for hanging.
-    pub hang_restart: Option<BootTime>,
+    /// When it was last stopped to be restarted.
+    pub restarted: Option<BootTime>,
+    /// It is started once, and what it serves ends with it.
+    pub once: bool,
 }
 
 /// The node, as tailscaled tells.
@@ -139,6 +141,8 @@ pub struct NodeFacts {
     pub prefs: Option<CurrentPreferences>,
     /// An AuthURL was announced on the bus and not taken back.
     pub browse: bool,
+    /// It has tried to reach control since it was started, whatever came of it.
+    pub tried_control: bool,
     /// What health says of the last login try.
     pub login_state: Option<String>,
     /// The preferences that we last wrote: a difference is somebody else's doing.

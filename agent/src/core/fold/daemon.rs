@@ -51,9 +51,7 @@ impl World {
     }
 
     pub(super) fn daemon_stopped(&mut self, now: BootTime) {
-        if self.daemon.unanswered > 0 {
-            self.daemon.hang_restart = Some(now);
-        }
+        self.daemon.restarted = Some(now);
         self.daemon_gone();
     }
 

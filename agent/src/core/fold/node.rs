@@ -27,6 +27,7 @@ impl World {
         };
         let stands = !status.auth_url.is_empty();
         self.node.browse = stands;
+        self.node.tried_control |= stands || status.node.online || status.backend_state == "NeedsMachineAuth";
         self.daemon.stored = Some(status.have_node_key);
         self.node.status = Some(status);
         self.judge_login(stands, began, now, draw);
@@ -115,6 +116,8 @@ impl World {
             }
             self.node.prefs = Some(prefs);
         }
+        self.node.tried_control |=
+            notify.browse || notify.error.is_some() || notify.login_state.iter().any(Option::is_some);
         if let Some(words) = notify.login_state {
             self.node.login_state = words;
         }

@@ -7,13 +7,16 @@ use crate::core::decide::{Finding, Plan};
 use crate::core::effect::{Effect, Kind};
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
-use crate::core::view::View;
+use crate::core::view::{Goal, View};
 
 /// Status reads in a row that a hanging tailscaled leaves unanswered.
 const UNANSWERED_MAX: u32 = 2;
 
-/// A tailscaled that hangs again is given this long before it is restarted again (faults F38).
-const HANG_SPACING: Duration = Duration::from_secs(300);
+/// A tailscaled that needs it again is given this long before it is restarted again (faults F38).
+const RESTART_SPACING: Duration = Duration::from_secs(300);
+
+/// A try to reach control takes a second, and one that fails says so; by then it was made even where nothing answers it.
+const DEAF_AFTER: Duration = Duration::from_secs(30);
 
 /// The one tick of all periodic work (design §10).
 const TICK: Duration = Duration::from_secs(10);
@@ -44,17 +47,29 @@ pub(super) fn run(view: View<'_>, plan: &mut Plan) {
 pub(super) fn hang(view: View<'_>, plan: &mut Plan) {
     let daemon = &view.world.daemon;
     let stopping = view.world.track(Kind::StopDaemon).began.is_some();
-    if daemon.up_since.is_none() || (daemon.unanswered < UNANSWERED_MAX && !stopping) {
-        return;
-    }
-    let at = daemon.hang_restart.map_or(view.now.boot, |last| last + HANG_SPACING);
+    let Some(code) = restart_for(view, plan).or(stopping.then_some(Code::TailscaledHung)) else { return };
+    let at = daemon.restarted.map_or(view.now.boot, |last| last + RESTART_SPACING);
     if at <= view.now.boot || stopping {
         plan.want(view, Effect::StopDaemon);
     } else {
         plan.wake(Some(at));
     }
     let phase = if view.was_online() { Phase::Degraded } else { Phase::StartingDaemon };
-    plan.claim(phase, Some(Finding::plain(Code::TailscaledHung)));
+    plan.claim(phase, Some(Finding::plain(code)));
+}
+
+/// Why tailscaled has to be restarted, where it can be.
+fn restart_for(view: View<'_>, plan: &mut Plan) -> Option<Code> {
+    let daemon = &view.world.daemon;
+    if daemon.up_since.is_none() || daemon.once {
+        return None;
+    }
+    if daemon.unanswered >= UNANSWERED_MAX {
+        return Some(Code::TailscaledHung);
+    }
+    let deaf_at = view.idle_since().filter(|_| matches!(view.goal(), Goal::Joined(_))).map(|since| since + DEAF_AFTER);
+    plan.wake(deaf_at);
+    deaf_at.filter(|at| *at <= view.now.boot).map(|_| Code::TailscaledDeaf)
 }
 
 pub(super) fn status(view: View<'_>, plan: &mut Plan) {

@@ -79,7 +79,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "hang",
-        says: "A tailscaled that leaves two status reads unanswered is restarted, at most every five minutes.",
+        says: "A tailscaled that leaves two status reads unanswered, or does not try to reach control, is restarted, at most every five minutes.",
         phases: &[Phase::StartingDaemon, Phase::Degraded],
         wants: &[Kind::StopDaemon],
         apply: daemon::hang,

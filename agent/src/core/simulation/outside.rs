@@ -50,6 +50,11 @@ pub(super) fn weak() -> impl Strategy<Value = Weak> {
 pub(in crate::core) struct Outside {
     broken: Vec<Weak>,
     pub hangs: bool,
+    /// The next tailscaled misses that the network is there, and leaves control alone.
+    pub deaf_next: bool,
+    deaf: bool,
+    /// tailscaled has said that it cannot reach control.
+    complained: bool,
     /// tailscaled is a unit: it may run already when it is started.
     pub unit: bool,
     /// What the machine is called.
@@ -158,6 +163,8 @@ impl Outside {
 
     pub fn tailscaled_ends(&mut self) {
         self.died = std::mem::take(&mut self.running);
+        self.deaf = false;
+        self.complained = false;
         self.connected = false;
         self.login = None;
         self.auth_url = false;

@@ -86,6 +86,33 @@ fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
 }
 
 #[test]
+fn a_tailscaled_that_missed_the_network_is_said_to_have_and_restarted() {
+    let mut simulation = Simulation::new();
+    for supervised in ["for the first time", "with the node that it has"] {
+        simulation.outside.deaf_next = true;
+        let start = simulation.now_ms;
+        simulation.run_until(start + 29_000);
+        assert_eq!(simulation.count(Kind::StopDaemon, start), 0, "{supervised}: too early");
+        simulation.run_until_online().expect("restarted");
+        assert_eq!(simulation.count(Kind::StopDaemon, start), 1, "{supervised}");
+        assert!(simulation.now_ms < start + 35_000, "{supervised}: {} ms", simulation.now_ms - start);
+        simulation.run_until(simulation.now_ms + 300_000);
+        simulation.outside.deaf_next = true;
+        simulation.kill_and_restart();
+    }
+    assert_eq!(simulation.count(Kind::Mint, 0), 2, "one for each login of a node without a key");
+}
+
+#[test]
+fn a_tailscaled_that_cannot_reach_control_is_left_to_its_tries() {
+    let mut simulation = Simulation::new();
+    simulation.outside.set(Weak::Control, true);
+    simulation.run_until(simulation.now_ms + 1_800_000);
+    assert_eq!(simulation.count(Kind::StopDaemon, 0), 0);
+    assert_eq!(simulation.decide().reason.expect("a reason").code, Code::JoinPending);
+}
+
+#[test]
 fn a_change_that_waits_for_its_minute_is_said_until_it_is_followed() {
     let mut simulation = joined();
     let start = simulation.now_ms;

@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
         let ended = self.tailscaled.subscribe();
         let edges = edges(&self.directory, local.clone(), services, self.orders.clone(), ended);
         let settings = self.request.settings.clone();
-        let world = World::new(String::new(), Configured::of(&settings), edges.store.load());
+        let mut world = World::new(String::new(), Configured::of(&settings), edges.store.load());
+        world.daemon.once = true;
         let (to_core, mut inputs) = mpsc::channel(8);
         let (status, documents) = watch::channel(Arc::new(newborn(now, provider)));
         let (report_interval, _) = watch::channel(Duration::ZERO);

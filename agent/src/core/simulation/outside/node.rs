@@ -15,6 +15,7 @@ impl Outside {
             self.tell_prefs();
             return Ok(Outcome::Done);
         }
+        self.deaf = std::mem::take(&mut self.deaf_next);
         if self.node.is_none() {
             self.reset_prefs();
         }
@@ -85,7 +86,9 @@ impl Outside {
 
     /// What tailscaled and control do between two looks.
     fn work(&mut self) {
-        if self.ok(Weak::Control).is_err() {
+        let reachable = self.ok(Weak::Control).is_ok();
+        self.complain(!reachable && !self.deaf);
+        if !reachable || self.deaf {
             self.connected = false;
             return;
         }
@@ -97,6 +100,14 @@ impl Outside {
         self.connected = up && welcome;
         if up && self.node.as_ref().is_some_and(|node| node.expired) {
             self.auth_url = true;
+        }
+    }
+
+    /// tailscaled says what keeps it from control, when that changes.
+    fn complain(&mut self, complains: bool) {
+        if std::mem::replace(&mut self.complained, complains) != complains {
+            let words = complains.then(|| "control cannot be reached".to_owned());
+            self.said.push(Notify { login_state: Some(words), ..Notify::default() });
         }
     }
 
