@@ -86,7 +86,7 @@ fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
 }
 
 #[test]
-fn a_tailscaled_that_missed_the_network_is_said_to_have_and_restarted() {
+fn a_tailscaled_that_missed_the_network_is_restarted_before_and_after_the_first_login() {
     let mut simulation = Simulation::new();
     for supervised in ["for the first time", "with the node that it has"] {
         simulation.outside.deaf_next = true;
@@ -101,6 +101,21 @@ fn a_tailscaled_that_missed_the_network_is_said_to_have_and_restarted() {
         simulation.kill_and_restart();
     }
     assert_eq!(simulation.count(Kind::Mint, 0), 2, "one for each login of a node without a key");
+}
+
+#[test]
+fn a_tailscaled_that_misses_the_network_again_is_said_to_have_and_restarted_later() {
+    let mut simulation = Simulation::new();
+    simulation.outside.deaf_next = true;
+    simulation.run_until(simulation.now_ms + 29_000);
+    simulation.outside.deaf_next = true;
+    let start = simulation.now_ms;
+    simulation.run_until(start + 290_000);
+    assert_eq!(simulation.count(Kind::StopDaemon, start), 1);
+    let reason = simulation.decide().reason.expect("a reason");
+    assert_eq!(reason.code, Code::TailscaledDeaf);
+    simulation.run_until_online().expect("restarted");
+    assert!((295_000..340_000).contains(&(simulation.now_ms - start)), "{} ms", simulation.now_ms - start);
 }
 
 #[test]
