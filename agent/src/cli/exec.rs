@@ -54,7 +54,7 @@ pub struct Args {
     /// The federated credential's client id
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Where the workload token comes from, as [metadata] provider [default: as configured, else found out: GitHub Actions, Namespace, Google's
+    /// Where the workload token comes from, as [metadata] provider; "agent" is the agent that runs here, if it lends its credential [default: as configured, else found out: GitHub Actions, Namespace, Google's
     /// or Azure's VM]
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
