@@ -31,7 +31,8 @@ fn a_command_joins_by_what_the_running_agent_lends_when_configuration_lets_it() 
         devbox.configure("50-site.toml", &site)?;
         platform.ledger.note(SecretKind::Bearer, secret);
         give_token(&devbox, "metadata", secret)?;
-        devbox.start_with(&[("CREDENTIALS_DIRECTORY".to_owned(), TOKENS.to_owned())])?;
+        // Without the configuration of its log, which would be that of its commands too.
+        devbox.start_by(&format!("env CREDENTIALS_DIRECTORY={TOKENS} devbox-agent run"))?;
         devbox.online().await?;
         let agents = metadata.server.log.count(TOKEN);
 

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,6 +20,24 @@ use crate::socket::{listen, server, socket_path};
 
 const JWT: &str = "the.agents.own";
 const AUDIENCE: &str = "api.tailscale.com/k&=1/2";
+
+/// Gives its audience for a token, and never a spec.
+struct Echo;
+
+#[async_trait]
+impl Metadata for Echo {
+    fn provider(&self) -> &'static str {
+        "echo"
+    }
+
+    async fn read(&self, _: Option<&str>, _: Duration) -> Result<Read, Fault> {
+        std::future::pending().await
+    }
+
+    async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
+        Ok(Secret::new(audience.to_owned()))
+    }
+}
 
 /// An agent that serves its local API.
 struct Running {
@@ -167,24 +187,6 @@ async fn a_fault_of_the_agents_own_source_arrives_as_that() {
 
 #[tokio::test]
 async fn a_token_is_for_tailscale_whatever_the_caller_asks_for() {
-    /// Gives its audience for a token.
-    struct Echo;
-
-    #[async_trait]
-    impl Metadata for Echo {
-        fn provider(&self) -> &'static str {
-            "echo"
-        }
-
-        async fn read(&self, _: Option<&str>, _: Duration) -> Result<Read, Fault> {
-            Ok(Read::Unchanged)
-        }
-
-        async fn token(&self, audience: &str) -> Result<Secret<String>, Fault> {
-            Ok(Secret::new(audience.to_owned()))
-        }
-    }
-
     let running = running(me());
     running.lent.send_replace(Some(Arc::new(Echo)));
     let agent = provider(running.dir.path(), rules());
@@ -203,4 +205,16 @@ async fn a_machine_without_an_agent_is_told_so() {
     let fault = refused(&provider(dir.path(), rules())).await;
     assert_eq!(fault.code, Code::TokenUnavailable);
     assert!(fault.detail.contains("there is no socket at "), "{}", fault.detail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_does_not_answer_the_agent_is_given_up_while_there_is_somebody_to_tell() {
+    let running = running(me());
+    running.lent.send_replace(Some(Arc::new(Echo)));
+    let mut stream = UnixStream::connect(socket_path(running.dir.path())).await.expect("a connection");
+    stream.write_all(b"GET /v1/spec HTTP/1.1\r\nHost: agent\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.ends_with("the metadata did not answer the agent in time\"}"), "{answer}");
 }
