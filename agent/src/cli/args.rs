@@ -9,7 +9,7 @@ use super::exit::ExitCode;
 use super::output::{Output, colour};
 use super::{config, exec, helper, logging, run, status, token, verb, wait_online};
 use crate::clock::SystemClock;
-use crate::config::{Settings, Sources};
+use crate::config::{Settings, Sources, load, load_for_agent};
 use crate::socket::Verb;
 use crate::tailscaled::{LocalApi, LocalApiClient};
 
@@ -105,12 +105,13 @@ fn carry_out_here(cli: &Cli) -> ExitCode {
     if let Command::Config(command) = &cli.command {
         return configuration(command, &sources, &mut output);
     }
-    match crate::config::load(&sources) {
+    let load = if matches!(cli.command, Command::Run) { load_for_agent } else { load };
+    match load(&sources) {
         Ok(loaded) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
         Err(errors) if cli.command.asks_the_agent() => {
             let said = output.talk(format_args!("the configuration on disk cannot be used\n{errors}"));
             // The agent that runs has another one in force, and where it listens is rarely configured.
-            match (said, crate::config::load(&Sources { dirs: Vec::new(), ..sources.clone() })) {
+            match (said, load(&Sources { dirs: Vec::new(), ..sources.clone() })) {
                 (Ok(()), Ok(loaded)) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
                 (said, _) => output.ended(said.map(|()| ExitCode::Configuration)),
             }

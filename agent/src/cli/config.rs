@@ -25,7 +25,7 @@ pub fn show(sources: &Sources, out: &mut dyn Write) -> Result<(), Error> {
 
 /// Says nothing when the configuration is right, and everything that is wrong when it is not.
 pub fn check(sources: &Sources) -> Result<(), Error> {
-    config::load(sources)?;
+    config::load_for_agent(sources)?;
     Ok(())
 }
 

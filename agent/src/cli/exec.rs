@@ -54,8 +54,8 @@ pub struct Args {
     /// The federated credential's client id
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Where the workload token comes from, as [metadata] provider [default: as configured, else found out: GitHub Actions, Namespace, Google's
-    /// or Azure's VM]
+    /// Where the workload token comes from, as [metadata] provider; "agent" is the agent that runs here, if [exec] lend_credential lets it
+    /// [default: as configured, else found out: GitHub Actions, Namespace, Google's or Azure's VM]
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
     /// Take the workload token from here, as [metadata] token: /path, env:NAME, fd:N or credential:NAME

@@ -67,7 +67,7 @@ impl From<&client::Error> for ExitCode {
                 Self::Unavailable
             }
             E::Closed { .. } | E::NotPermitted(_) => Self::NotPermitted,
-            E::Rejected(_) => Self::No,
+            E::Rejected(_) | E::Metadata { .. } => Self::No,
         }
     }
 }

@@ -56,8 +56,8 @@ macro_rules! keys {
 
 keys! {
     MetadataProvider "metadata.provider" Preset::Text("devbox");
-        "\"devbox\", \"namespace\", \"github-actions\", \"gce\", \"azure\" or \"file\"";
-        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"namespace\" is Namespace's IAM, by the credential that its devboxes and runners have; \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"gce\" and \"azure\" are the metadata servers of Google's and Azure's VMs, for the VM's service account or managed identity; \"file\" reads a token that something else keeps fresh. The spec is the metadata document of \"devbox\", an integration of the workspace with \"namespace\", and with \"gce\" the VM's attribute devbox-agent, which has what is the document's `tailnet` in devbox/v1, as JSON. The others take everything else from the section tailnet below."
+        "\"devbox\", \"namespace\", \"github-actions\", \"gce\", \"azure\", \"file\" or, for exec alone, \"agent\"";
+        "Who says what this machine is and gives it workload tokens: \"devbox\" is the platform's metadata endpoint (protocol devbox/v1); \"namespace\" is Namespace's IAM, by the credential that its devboxes and runners have; \"github-actions\" is the job that the agent's own environment tells of, which must have `permissions: id-token: write`; \"gce\" and \"azure\" are the metadata servers of Google's and Azure's VMs, for the VM's service account or managed identity; \"file\" reads a token that something else keeps fresh; \"agent\" is the agent that runs on this machine, which `devbox-agent exec` may ask if exec.lend_credential lets it. The spec is the metadata document of \"devbox\", an integration of the workspace with \"namespace\", with \"gce\" the VM's attribute devbox-agent, which has what is the document's `tailnet` in devbox/v1, as JSON, and with \"agent\" what the agent itself reads. The others take everything else from the section tailnet below."
     MetadataEndpoint "metadata.endpoint" Preset::Text("http://169.254.169.254");
         "a URL without path, https or http to an IP address, or unix:/path";
         "Where the providers \"devbox\", \"gce\" and \"azure\" ask. No proxy is ever used for it, and no redirect followed. A name needs https, because whoever answers for the name decides what this machine becomes."
@@ -163,6 +163,10 @@ keys! {
         "a URL without path, https or http to an IP address, or unix:/path";
         "Where reports go; metadata.endpoint when not set. Providers other than \"devbox\" send none unless this is set."
 
+    ExecLendCredential "exec.lend_credential" Preset::Flag(false);
+        "true or false";
+        "Lend the agent's own credential to `devbox-agent exec --provider agent`, for machines on which only the agent can fetch a workload token. Whoever may command the agent (root, its own user, members of the group devbox-agent) can then get workload tokens of this machine, for any client id of Tailscale's, and with them nodes that have its tags. Each token that is lent is logged, with the user's id."
+
     PathsState "paths.state" Preset::Text("/var/lib/devbox-agent");
         "an absolute path";
         "The agent's memory over restarts: state.json and the lock that keeps a second agent out. Mode 0700; it must survive reboots for the node to keep its name and address."
@@ -183,6 +187,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("identity", "Whose node tailscaled may have."),
     ("hostname", "The name of the machine."),
     ("report", "What the platform is told."),
+    ("exec", "What `devbox-agent exec` may have of the agent that runs."),
     ("paths", "The agent's own directories."),
     ("log", "What the agent says of its work."),
 ];

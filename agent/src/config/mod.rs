@@ -15,7 +15,9 @@ pub mod values;
 use std::path::PathBuf;
 
 pub use self::inputs::Inputs;
+use self::keys::Key;
 pub use self::problem::{ConfigErrors, Origin, Problem};
+use self::settings::ProviderSettings;
 pub use self::settings::Settings;
 
 /// Where an installed agent's drop-ins are: the package's, the running system's, the administrator's.
@@ -61,6 +63,17 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         Some(settings) if problems.is_empty() => Ok(Loaded { settings, origins }),
         _ => Err(ConfigErrors(problems)),
     }
+}
+
+/// The same for the agent itself, which cannot be the agent that it asks.
+pub fn load_for_agent(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    let loaded = load(sources)?;
+    if !matches!(loaded.settings.metadata.provider, ProviderSettings::Agent { .. }) {
+        return Ok(loaded);
+    }
+    let key = Key::MetadataProvider;
+    let conflict = "the agent cannot ask itself; \"agent\" is for devbox-agent exec --provider".to_owned();
+    Err(ConfigErrors(vec![Problem::Conflict { origin: loaded.origins.origin(key), key, conflict }]))
 }
 
 #[cfg(test)]

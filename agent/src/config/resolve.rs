@@ -4,8 +4,8 @@ use super::inputs::Inputs;
 use super::keys::Key;
 use super::problem::{Origin, Problem};
 use super::settings::{
-    AfterLogout, DaemonSettings, Endpoint, Foreign, HostnameSettings, IdentitySettings, MetadataSettings, Paths,
-    ProviderKind, ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
+    AfterLogout, DaemonSettings, Endpoint, ExecSettings, Foreign, HostnameSettings, IdentitySettings, MetadataSettings,
+    Paths, ProviderKind, ProviderSettings, ReportSettings, RespectDown, Settings, SupervisorKind, TailnetSettings,
 };
 use super::values::{self, Checked};
 use crate::metadata::spec::Lifecycle;
@@ -19,6 +19,7 @@ pub fn resolve(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Settings>
     let (daemon, report) = (daemon(&mut checker), report(&mut checker));
     let foreign = checker.value(Key::IdentityForeign, |value| values::one_of(value, FOREIGN));
     let system = checker.value(Key::HostnameSystem, values::flag);
+    let lend_credential = checker.value(Key::ExecLendCredential, values::flag);
     let (paths, log_level) = (paths(&mut checker), checker.value(Key::LogLevel, values::log_level));
     if problems.len() > before {
         return None;
@@ -30,6 +31,7 @@ pub fn resolve(inputs: &Inputs, problems: &mut Vec<Problem>) -> Option<Settings>
         identity: IdentitySettings { foreign: foreign? },
         hostname: HostnameSettings { system: system? },
         report: report?,
+        exec: ExecSettings { lend_credential: lend_credential? },
         paths: paths?,
         log_level: log_level?,
     })
@@ -96,6 +98,7 @@ fn metadata(checker: &mut Checker<'_>) -> Option<MetadataSettings> {
             check_spec(checker, ProviderKind::File);
             ProviderSettings::File { token: token.or(command)?, instance }
         }
+        ProviderKind::Agent => ProviderSettings::Agent { endpoint: endpoint? },
     };
     Some(MetadataSettings { provider, may_set: may_set? })
 }

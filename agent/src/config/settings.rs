@@ -26,6 +26,8 @@ pub struct Settings {
     pub hostname: HostnameSettings,
     /// `[report]`.
     pub report: ReportSettings,
+    /// `[exec]`.
+    pub exec: ExecSettings,
     /// `[paths]`.
     pub paths: Paths,
     /// `[log] level`: levels by module.
@@ -56,6 +58,8 @@ pub enum ProviderKind {
     Azure,
     /// Something else that keeps a token fresh.
     File,
+    /// The agent that runs on this machine; for `exec` alone.
+    Agent,
 }
 
 impl ProviderKind {
@@ -67,6 +71,7 @@ impl ProviderKind {
         ("gce", Self::Gce),
         ("azure", Self::Azure),
         ("file", Self::File),
+        ("agent", Self::Agent),
     ];
 
     /// The name as configuration spells it.
@@ -120,15 +125,21 @@ pub enum ProviderSettings {
         /// `instance.id`; else the machine id.
         instance: Option<String>,
     },
+    /// The agent that runs on this machine, which lends its spec and its tokens.
+    Agent {
+        /// Where that agent may ask: nothing that `exec` runs is to reach it.
+        endpoint: Endpoint,
+    },
 }
 
 impl ProviderSettings {
     /// The address of the metadata endpoint, where configuration names one.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Self::Devbox { endpoint, .. } | Self::Gce { endpoint, .. } | Self::Azure { endpoint, .. } => {
-                endpoint.address()
-            }
+            Self::Devbox { endpoint, .. }
+            | Self::Gce { endpoint, .. }
+            | Self::Azure { endpoint, .. }
+            | Self::Agent { endpoint } => endpoint.address(),
             Self::GithubActions { .. } | Self::Namespace { .. } | Self::File { .. } => None,
         }
     }
@@ -139,7 +150,9 @@ impl ProviderSettings {
             Self::File { token: TokenSource::Environment(name), .. } => name == variable,
             Self::GithubActions { .. } => [github::URL, github::TOKEN].contains(&variable),
             Self::Namespace { .. } => variable == namespace::SPEC,
-            Self::Devbox { .. } | Self::Gce { .. } | Self::Azure { .. } | Self::File { .. } => false,
+            Self::Devbox { .. } | Self::Gce { .. } | Self::Azure { .. } | Self::File { .. } | Self::Agent { .. } => {
+                false
+            }
         }
     }
 }
@@ -326,6 +339,13 @@ pub struct ReportSettings {
     pub enabled: bool,
     /// Where to; the devbox provider's own endpoint when none is given.
     pub endpoint: Option<Endpoint>,
+}
+
+/// What `exec` may have of the agent that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecSettings {
+    /// Whether those who may command the agent may use its credential.
+    pub lend_credential: bool,
 }
 
 /// The agent's own directories.

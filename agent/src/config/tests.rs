@@ -8,7 +8,7 @@ use super::keys::{Key, Preset};
 use super::settings::{
     Endpoint, Foreign, ProviderKind, ProviderSettings, SecretFile, SpecField, SupervisorKind, TokenSource,
 };
-use super::{Inputs, Loaded, Settings, Sources, fragment, load, resolve, show};
+use super::{Inputs, Loaded, Settings, Sources, fragment, load, load_for_agent, resolve, show};
 use crate::files::write_atomic;
 
 /// Three directories as an installed agent has them.
@@ -255,6 +255,16 @@ fn providers_without_a_spec_need_one_of_configuration_and_the_others_do_not() {
         let problems = load(&asked).map(drop).map_err(|errors| errors.to_string()).err().unwrap_or_default();
         assert_eq!(problems.contains(&format!("\"{name}\" needs tailnet.tags")), needs, "{name}: {problems}");
     }
+}
+
+#[test]
+fn the_running_agent_is_a_provider_for_others_and_not_for_itself() {
+    let machine = Machine::new().with("etc/a.toml", "[metadata]\nprovider = \"agent\"\n");
+    let endpoint = Endpoint::Url("http://169.254.169.254".parse().unwrap());
+    assert_eq!(machine.settings().metadata.provider, ProviderSettings::Agent { endpoint });
+    let refused = load_for_agent(&machine.sources(&[])).unwrap_err().to_string();
+    assert!(refused.contains("etc/a.toml:2: metadata.provider: the agent cannot ask itself"), "{refused}");
+    assert!(load_for_agent(&machine.sources(&["metadata.provider=devbox"])).is_ok());
 }
 
 #[test]

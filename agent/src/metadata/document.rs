@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::spec::{Instance, Lifecycle};
+use super::spec::{Instance, Lifecycle, Spec, Tailnet, Wanted};
 
 /// What the platform says, before configuration has its say ([`super::resolve()`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,3 +49,30 @@ pub struct Node {
 
 /// How often a report is sent when the document does not say (`devbox/v1`, `report.interval_s`).
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A spec that somebody has resolved, as a document for another's rules: nothing of it is left to a default.
+impl From<Spec> for Document {
+    fn from(spec: Spec) -> Self {
+        let tailnet = match spec.tailnet {
+            Wanted::Unsaid => Section::Absent,
+            Wanted::Nothing => Section::Null,
+            Wanted::Node(tailnet) => Section::Node(tailnet.into()),
+        };
+        Self { instance: spec.instance, tailnet, report_interval: spec.report_interval }
+    }
+}
+
+impl From<Tailnet> for Node {
+    fn from(tailnet: Tailnet) -> Self {
+        Self {
+            client_id: Some(tailnet.client_id),
+            tags: Some(tailnet.tags),
+            hostname: Some(tailnet.hostname),
+            lifecycle: Some(tailnet.lifecycle),
+            accept_dns: Some(tailnet.accept_dns),
+            accept_routes: Some(tailnet.accept_routes),
+            ssh: Some(tailnet.ssh),
+            epoch: tailnet.epoch,
+        }
+    }
+}

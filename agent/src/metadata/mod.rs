@@ -1,5 +1,6 @@
 //! What this machine is, and a token to prove it: one file a provider behind one trait.
 
+pub mod agent;
 pub mod azure;
 pub mod command;
 pub mod configured;

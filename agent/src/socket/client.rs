@@ -7,14 +7,20 @@ use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::Verb;
 use super::document::Document;
+use crate::core::reason::Code;
+use crate::metadata::Spec;
+use crate::secret::Secret;
 
 /// How long a reading may take: the agent answers from memory, so a longer wait means that it hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a command may take: a little longer than the server waits for the core, so that its sentence arrives.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long what the agent lends may take: a little longer than the server waits for the metadata.
+const LEND_TIMEOUT: Duration = Duration::from_secs(27);
 /// The longest line of a watch; a document is some 2 KiB, and whatever sends more is no agent.
 const LINE_MAX: usize = 256 * 1024;
 
@@ -57,6 +63,14 @@ pub enum Error {
     /// The agent cannot serve the request now; its sentence.
     #[error("{0}")]
     Busy(String),
+    /// The agent's own metadata has a fault.
+    #[error("{sentence}")]
+    Metadata {
+        /// Which.
+        code: Code,
+        /// In the agent's words.
+        sentence: String,
+    },
     /// The core refused the command; its sentence.
     #[error("{0}")]
     Rejected(String),
@@ -112,6 +126,23 @@ impl Client {
         self.checked(self.http.post(url).timeout(WRITE_TIMEOUT).send().await).await.map(drop)
     }
 
+    /// Borrows the spec, as the agent reads it now.
+    pub async fn spec(&self) -> Result<Spec, Error> {
+        let request = self.http.get("http://agent/v1/spec").timeout(LEND_TIMEOUT);
+        let body = self.checked(request.send().await).await?.bytes().await;
+        decode(&body.map_err(|error| self.failed(error))?)
+    }
+
+    /// Borrows a fresh workload token for Tailscale's audience of `client_id`.
+    pub async fn token(&self, client_id: &str) -> Result<Secret<String>, Error> {
+        let request = self.http.post("http://agent/v1/token").query(&[("client_id", client_id)]);
+        let body = self.checked(request.timeout(LEND_TIMEOUT).send().await).await?.bytes().await;
+        let body = body.map_err(|error| self.failed(error))?;
+        // The parser's own words are left out: they can quote the token.
+        let parsed = serde_json::from_slice(&body).map_err(|_unquoted| Error::Protocol("no token".to_owned()));
+        parsed.map(|TokenBody { token }| Secret::new(token))
+    }
+
     async fn checked(&self, answer: reqwest::Result<Response>) -> Result<Response, Error> {
         let answer = answer.map_err(|error| self.failed(error))?;
         let code = answer.status();
@@ -123,6 +154,9 @@ impl Client {
             return Err(Error::Protocol(format!("status {code} without a sentence")));
         };
         let sentence = crate::core::reason::printable(&refusal.error, 400);
+        if let Some(code) = refusal.code {
+            return Err(Error::Metadata { code, sentence });
+        }
         Err(match code {
             StatusCode::FORBIDDEN => Error::NotPermitted(sentence),
             StatusCode::CONFLICT => Error::Rejected(sentence),
@@ -145,10 +179,17 @@ impl Client {
     }
 }
 
-/// `{"error": sentence}`.
+/// `{"error": sentence}`, with the code of a fault of the metadata's.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
+    code: Option<Code>,
+}
+
+/// `{"token": jwt}`.
+#[derive(Deserialize)]
+struct TokenBody {
+    token: String,
 }
 
 /// The documents of one connection, in order.
@@ -177,7 +218,7 @@ impl Watch<'_> {
     }
 }
 
-fn decode(body: &[u8]) -> Result<Document, Error> {
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Protocol(error.to_string()))
 }
 

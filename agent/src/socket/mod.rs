@@ -14,8 +14,11 @@ mod slots;
 mod watchers;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+
+use crate::metadata::Metadata;
 
 /// Where the local API listens, in the runtime directory.
 pub fn socket_path(runtime: &Path) -> PathBuf {
@@ -26,6 +29,9 @@ pub fn socket_path(runtime: &Path) -> PathBuf {
 pub fn status_path(runtime: &Path) -> PathBuf {
     runtime.join("status.json")
 }
+
+/// The agent's own metadata, for callers with the right to write; none while configuration does not lend it.
+pub type Lent = watch::Receiver<Option<Arc<dyn Metadata>>>;
 
 /// What a caller with the right to write may ask of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The server's half of the local API: HTTP/1.1 and JSON, one request a connection.
 
+mod lend;
 mod routes;
 
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use self::routes::Session;
 use super::access::{Access, Peer};
 use super::document::Document;
 use super::slots::{Full, PER_USER, Slots};
-use super::{Command, watchers};
+use super::{Command, Lent, watchers};
 
 /// The longest request line and headers together (design §7).
 const HEAD_MAX: usize = 8 * 1024;
@@ -37,16 +38,19 @@ const REFUSAL_LIFE: Duration = Duration::from_secs(1);
 
 /// Serves the local API until it is dropped; connections end with it.
 ///
-/// Documents come from `status`; what callers that `access` allows ask for goes to `commands`, one at a time a connection.
+/// Documents come from `status`; what callers that `access` allows ask for goes to `commands`, one at a time a connection. They may also borrow
+/// what is `lent`.
 pub async fn serve(
     listener: UnixListener,
     status: watch::Receiver<Arc<Document>>,
     commands: mpsc::Sender<Command>,
     access: Access,
+    lent: Lent,
 ) -> Infallible {
     let server = Server {
         status,
         commands,
+        lent,
         access: Arc::new(access),
         slots: Slots::default(),
         refusals: Arc::new(Semaphore::new(REFUSALS)),
@@ -80,6 +84,7 @@ struct Server {
     status: watch::Receiver<Arc<Document>>,
     commands: mpsc::Sender<Command>,
     access: Arc<Access>,
+    lent: Lent,
     slots: Slots,
     refusals: Arc<Semaphore>,
 }
@@ -114,6 +119,7 @@ impl Server {
             status: self.status.clone(),
             commands: self.commands.clone(),
             access: self.access.clone(),
+            lent: self.lent.clone(),
             peer,
             gone: CancellationToken::new(),
             watching: CancellationToken::new(),

@@ -58,7 +58,11 @@ impl Devbox<'_> {
         Ok(said.answer)
     }
 
-    async fn say(&self, command: Command) -> Result<Said> {
+    /// Runs a command of the machine's to its end.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn say(&self, command: Command) -> Result<Said> {
         let Output { status, stdout, stderr } = self.machine.exec(command).await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Said { code: exit_code(status), answer: text(stdout), talk: text(stderr) })

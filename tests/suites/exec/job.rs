@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -144,13 +144,6 @@ impl<'a> Job<'a> {
         self.say(shell).await
     }
 
-    /// Runs a program of the user's to its end.
-    pub async fn say(&self, command: Command) -> Result<Said> {
-        let Output { status, stdout, stderr } = self.machine.exec(command).await?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Said { code: exit_code(status), answer: text(stdout), talk: text(stderr) })
-    }
-
     /// Starts a shell's script on a node of its own, and waits until it has printed `ready`.
     pub async fn start(&self, options: &[&str], script: &str) -> Result<Process> {
         let process = self.machine.spawn(self.exec(options, &["bash", "-c", script]))?;
@@ -210,7 +203,8 @@ impl<'a> Job<'a> {
     }
 }
 
-fn with_exec(mut agent: Command, options: &[&str], command: &[&str]) -> Command {
+/// `devbox-agent exec` with options, and what it is to run.
+pub fn with_exec(mut agent: Command, options: &[&str], command: &[&str]) -> Command {
     agent.arg("exec").args(options).arg("--").args(command);
     agent
 }

@@ -14,6 +14,7 @@ mod commands;
 mod death;
 mod denied;
 mod hidden;
+mod lent;
 mod many;
 mod preflight;
 mod reach;

@@ -50,6 +50,11 @@ pub(super) fn reconfigured(settings: &Settings, edges: &Edges) -> anyhow::Result
     Ok(Edges { metadata, federation: federation(settings, &edges.clock), ..edges.clone() })
 }
 
+/// The metadata provider as far as configuration lends it.
+pub(super) fn lent(settings: &Settings, edges: &Edges) -> Option<Arc<dyn Metadata>> {
+    settings.exec.lend_credential.then(|| edges.metadata.clone())
+}
+
 /// The metadata provider alone, for verbs that look without running anything.
 pub(in crate::cli) fn provider(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Metadata>> {
     metadata(settings, clock).map(|(provider, _)| provider)

@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::config::settings::{Endpoint, ProviderSettings, SecretFile, TokenSource};
+use crate::metadata::agent::Agent;
 use crate::metadata::azure::{self, Azure};
 use crate::metadata::devbox::{Bearer, Channel, Deadlines, Devbox};
 use crate::metadata::file::{COMMAND_DEADLINE, File, FileSettings};
@@ -16,6 +17,8 @@ use crate::metadata::namespace::{self, Namespace, NamespaceSettings};
 use crate::metadata::secret_file::Environment;
 use crate::metadata::service::Service;
 use crate::metadata::{Metadata, Rules};
+use crate::socket::client::Client;
+use crate::socket::socket_path;
 use crate::sys::descriptor;
 
 /// machine-id(5).
@@ -50,6 +53,9 @@ pub(super) fn provider(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::R
             Arc::new(Azure::new(service, identity.clone(), instance.clone(), rules))
         }
         ProviderSettings::File { token, instance } => Arc::new(file(token, instance.clone(), rules)?),
+        ProviderSettings::Agent { .. } => {
+            Arc::new(Agent::new(Client::new(&socket_path(&settings.paths.runtime))?, rules))
+        }
     };
     Ok((alone, None))
 }

@@ -28,7 +28,7 @@ use crate::identity::lock::{LockError, StateLock};
 use crate::report::{Publisher, PublisherSettings};
 use crate::retry;
 use crate::socket::document::Document;
-use crate::socket::{access::Access, listen, publish, server, socket_path, status_path};
+use crate::socket::{Lent, access::Access, listen, publish, server, socket_path, status_path};
 
 /// How often reports are due until the spec says (protocol, `report.interval_s`).
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -54,10 +54,11 @@ pub async fn run(settings: Settings, sources: Sources, set_log_level: SetLogLeve
     let world = World::new(boot_id.clone(), Configured::of(&settings), outside.edges.store.load());
     let mut tasks = JoinSet::new();
     let reread = Arc::new(Notify::new());
+    let (lent, borrowed) = watch::channel(edges::lent(&settings, &outside.edges));
     let configured =
-        sources::Configured { settings: settings.clone(), sources, edges: outside.edges.clone(), set_log_level };
+        sources::Configured { settings: settings.clone(), sources, edges: outside.edges.clone(), lent, set_log_level };
     sources::spawn(&mut tasks, (signals, reread.clone()), &to_core, configured);
-    serve(&mut tasks, &settings, (&to_core, reread), documents.clone())?;
+    serve(&mut tasks, &settings, (&to_core, reread), (documents.clone(), borrowed))?;
     let file = publish::Publisher::of_file(status_path(&settings.paths.runtime));
     let file = AbortOnDropHandle::new(tokio::spawn(file.run(documents.clone())));
     let reports = reports(&outside, &settings, boot_id, (documents, interval), &to_core);
@@ -92,7 +93,7 @@ fn serve(
     tasks: &mut JoinSet<()>,
     settings: &Settings,
     (to_core, reread): (&mpsc::Sender<Input>, Arc<Notify>),
-    documents: watch::Receiver<Arc<Document>>,
+    (documents, lent): (watch::Receiver<Arc<Document>>, Lent),
 ) -> anyhow::Result<()> {
     let runtime = &settings.paths.runtime;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(runtime);
@@ -100,7 +101,7 @@ fn serve(
     let listener = listen::bind(&socket_path(runtime))?;
     let access = Access::of_this_agent().context("failed to look up the group devbox-agent")?;
     let (commands, taken) = mpsc::channel(8);
-    tasks.spawn(async move { match server::serve(listener, documents, commands, access).await {} });
+    tasks.spawn(async move { match server::serve(listener, documents, commands, access, lent).await {} });
     tasks.spawn(sources::pass_on(taken, to_core.clone(), reread));
     Ok(())
 }

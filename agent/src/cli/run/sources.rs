@@ -4,16 +4,17 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::SetLogLevel;
-use super::edges::reconfigured;
+use super::edges::{lent, reconfigured};
 use crate::config::{self, Settings, Sources};
 use crate::core::drive::Input;
 use crate::core::edges::Edges;
 use crate::core::fold::Event;
 use crate::core::reason::chain;
+use crate::metadata::Metadata;
 use crate::socket::{Command, Verb};
 use crate::sys::clock_step::ClockSteps;
 use crate::sys::reaper;
@@ -40,6 +41,8 @@ pub(super) struct Configured {
     pub settings: Settings,
     pub sources: Sources,
     pub edges: Edges,
+    /// Follows what the two come to.
+    pub lent: watch::Sender<Option<Arc<dyn Metadata>>>,
     pub set_log_level: SetLogLevel,
 }
 
@@ -83,7 +86,7 @@ async fn end(edges: &Edges) -> Input {
 impl Configured {
     /// Reads configuration again; what is wrong leaves what was right in force. What tailscaled was started with takes a restart.
     fn again(&mut self) -> Option<Input> {
-        let read = config::load(&self.sources).map(|loaded| loaded.settings).map_err(anyhow::Error::from);
+        let read = config::load_for_agent(&self.sources).map(|loaded| loaded.settings).map_err(anyhow::Error::from);
         let made = read.and_then(|new| reconfigured(&new, &self.edges).map(|edges| (new, edges)));
         let (new, edges) = match made {
             Ok(made) => made,
@@ -102,6 +105,7 @@ impl Configured {
         if std::mem::replace(&mut self.settings, new.clone()) == new {
             return Some(Input::Event(Event::Asked(Verb::Refresh)));
         }
+        self.lent.send_replace(lent(&new, &edges));
         Some(Input::Reconfigured(Box::new((new, edges))))
     }
 }

@@ -40,7 +40,8 @@ async fn run_with(args: Args, runtime: &Path, daemon: Option<Result<Status, Faul
 fn agent(runtime: &Path, phase: Phase) -> (watch::Sender<Arc<Document>>, tokio::task::JoinHandle<Infallible>) {
     let listener = bind(&socket_path(runtime)).expect("bind");
     let (status, documents) = watch::channel(Arc::new(sample(phase)));
-    let server = tokio::spawn(serve(listener, documents, mpsc::channel(1).0, Access::default()));
+    let server =
+        tokio::spawn(serve(listener, documents, mpsc::channel(1).0, Access::default(), watch::channel(None).1));
     (status, server)
 }
 

@@ -21,7 +21,7 @@ fn agent(runtime: &Path, access: Access, reply: Result<(), String>) {
     let listener = bind(&socket_path(runtime)).expect("bind");
     let (_, documents) = watch::channel(Arc::new(sample(Phase::Online)));
     let (sender, mut commands) = mpsc::channel::<crate::socket::Command>(1);
-    tokio::spawn(serve(listener, documents, sender, access));
+    tokio::spawn(serve(listener, documents, sender, access, watch::channel(None).1));
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
             command.reply.send(reply.clone()).expect("the caller waits");

@@ -20,7 +20,8 @@ struct Agent {
 fn agent(runtime: &Path, document: Document) -> Agent {
     let listener = bind(&socket_path(runtime)).expect("bind");
     let (status, documents) = watch::channel(Arc::new(document));
-    let server = tokio::spawn(serve(listener, documents, mpsc::channel(1).0, Access::default()));
+    let server =
+        tokio::spawn(serve(listener, documents, mpsc::channel(1).0, Access::default(), watch::channel(None).1));
     Agent { status, server }
 }
 

@@ -13,10 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::socket::access::{Access, GROUP, Peer};
 use crate::socket::document::{self, Document};
 use crate::socket::watchers::{self, Lines};
-use crate::socket::{Command, Verb};
+use crate::socket::{Command, Lent, Verb};
 
 /// How long the core may take to say that it took a command; it answers between two effects, so this is only reached when it hangs.
 const CORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is said of any other path.
+const PATHS: &str =
+    "there is no such path; this API has /v1/status, /v1/refresh, /v1/rejoin, /v1/leave, /v1/spec and /v1/token";
 
 /// What is answered: a whole document, or a watch's lines.
 pub type Answer = Response<Either<Full<Bytes>, Lines>>;
@@ -30,6 +34,8 @@ pub struct Session {
     pub commands: mpsc::Sender<Command>,
     /// Who may write.
     pub access: Arc<Access>,
+    /// What they may borrow.
+    pub lent: Lent,
     /// Who asks.
     pub peer: Peer,
     /// Cancelled to end the connection of a watcher that does not read.
@@ -45,20 +51,16 @@ impl Session {
         if !request.body().is_end_stream() {
             return failure(413, "requests to this API have no body");
         }
-        let path = request.uri().path();
-        if path == "/v1/status" {
-            return match *request.method() {
-                Method::GET => self.read(request.uri().query().unwrap_or_default()),
-                _ => wrong_method("GET"),
-            };
-        }
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         let verb = Verb::ALL.into_iter().find(|verb| path.strip_prefix("/v1/") == Some(verb.as_str()));
-        match (verb, request.method()) {
-            (Some(verb), &Method::POST) => self.write(verb).await,
-            (Some(_), _) => wrong_method("POST"),
-            (None, _) => {
-                failure(404, "there is no such path; this API has /v1/status, /v1/refresh, /v1/rejoin and /v1/leave")
-            }
+        match (path, verb, request.method()) {
+            ("/v1/status", _, &Method::GET) => self.read(query),
+            ("/v1/spec", _, &Method::GET) => self.lend_spec().await,
+            ("/v1/status" | "/v1/spec", ..) => wrong_method("GET"),
+            ("/v1/token", _, &Method::POST) => self.lend_token(query).await,
+            (_, Some(verb), &Method::POST) => self.write(verb).await,
+            ("/v1/token", ..) | (_, Some(_), _) => wrong_method("POST"),
+            (_, None, _) => failure(404, PATHS),
         }
     }
 
@@ -112,8 +114,12 @@ fn wrong_method(allowed: &'static str) -> Answer {
 /// Makes a refusal: a code of RFC 9110 and a sentence that says what is needed.
 pub fn failure(code: u16, sentence: &str) -> Answer {
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let text = serde_json::json!({ "error": sentence }).to_string();
-    json(code, "application/json", Either::Left(Full::from(text)))
+    whole(code, &serde_json::json!({ "error": sentence }))
+}
+
+/// Answers with one JSON document.
+pub(super) fn whole(code: StatusCode, document: &serde_json::Value) -> Answer {
+    json(code, "application/json", Either::Left(Full::from(document.to_string())))
 }
 
 fn json(code: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Lines>) -> Answer {

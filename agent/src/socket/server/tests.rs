@@ -32,7 +32,7 @@ fn agent(phase: Phase, access: Access) -> Agent {
     let listener = bind(&socket).expect("bind");
     let (status, documents) = watch::channel(Arc::new(sample(phase)));
     let (sender, commands) = mpsc::channel(1);
-    let server = tokio::spawn(serve(listener, documents, sender, access));
+    let server = tokio::spawn(serve(listener, documents, sender, access, watch::channel(None).1));
     Agent { status, commands, socket, server, _dir: dir }
 }
 
@@ -234,6 +234,8 @@ async fn wrong_requests_get_a_code_and_a_sentence() {
         ("GET /v1/refreshments HTTP/1.1\r\nHost: a\r\n\r\n", "404", "there is no such path"),
         ("POST /v1/status HTTP/1.1\r\nHost: a\r\n\r\n", "405", "this path takes only GET"),
         ("GET /v1/leave HTTP/1.1\r\nHost: a\r\n\r\n", "405", "this path takes only POST"),
+        ("POST /v1/spec HTTP/1.1\r\nHost: a\r\n\r\n", "405", "this path takes only GET"),
+        ("GET /v1/token?client_id=k HTTP/1.1\r\nHost: a\r\n\r\n", "405", "this path takes only POST"),
         ("POST /v1/leave HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", "413", "have no body"),
         ("POST /v1/leave HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", "413", "have no body"),
     ];
