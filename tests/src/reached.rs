@@ -14,6 +14,7 @@ const JOIN: &str = "tests/suites/process/join.rs";
 const DAEMON: &str = "tests/suites/process/daemon.rs";
 const REFUSALS: &str = "tests/suites/process/refusals.rs";
 const SERVICE: &str = "tests/suites/process/service.rs";
+const PROCESS: &str = "agent/src/core/simulation/process.rs";
 const SIMULATION: &str = "agent/src/core/simulation/stories.rs";
 const BOOT_BUS: &str = "tests/suites/boot/bus.rs";
 const BOOT_UNIT: &str = "tests/suites/boot/unit.rs";
@@ -60,7 +61,7 @@ const REACHED: &[(&str, &str, &str)] = &[
     ("gate_stuck", HELPER, "a_gate_that_cannot_be_opened_is_said_and_nothing_is_started"),
     ("tailscaled_crashloop", DAEMON, "a_tailscaled_that_exits_at_every_start_is_a_crash_loop_with_its_last_words"),
     ("tailscaled_hung", DAEMON, "a_tailscaled_that_is_never_ready_counts_as_hung"),
-    ("tailscaled_deaf", SIMULATION, "a_tailscaled_that_misses_the_network_again_is_said_to_have_and_restarted_later"),
+    ("tailscaled_deaf", PROCESS, "a_tailscaled_that_misses_the_network_again_is_said_to_have_and_restarted_later"),
     ("tailscaled_too_old", REFUSALS, "a_tailscaled_that_is_too_old_is_not_written_to"),
     ("ts_state_corrupt", REFUSALS, "a_state_that_tailscaled_cannot_use_waits_for_a_person"),
     ("no_tun", DAEMON, "a_machine_without_a_tun_device_is_told_apart"),

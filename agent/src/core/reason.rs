@@ -109,7 +109,7 @@ codes! {
     AdminDown "admin_down" Blocked "somebody took the node down" "run tailscale up or devbox-agent rejoin";
     AdminLogout "admin_logout" Blocked "somebody logged the node out" "run devbox-agent rejoin";
     AgentStopping "agent_stopping" Waiting "the agent is stopping" "start devbox-agent again";
-    ForeignNode "foreign_node" Blocked "tailscaled has a node that this agent did not make" "log it out, or run devbox-agent rejoin to make it this machine's; see [identity] foreign";
+    ForeignNode "foreign_node" Blocked "tailscaled has a node that this agent did not make" "log it out and run devbox-agent refresh, or run devbox-agent rejoin to make it this machine's; see [identity] foreign";
     InstanceChanged "instance_changed" Blocked "tailscaled's node belongs to another instance of the platform" "remove the agent's and tailscaled's state, as for a new image";
     LogoutFailed "logout_failed" Waiting "the control server did not confirm the logout" "nothing if it passes";
     HostnameConflict "hostname_conflict" Notice "the tailnet gave the node another name than asked for" "remove the older node of that name";

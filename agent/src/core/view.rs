@@ -130,7 +130,8 @@ impl<'a> View<'a> {
     pub fn verdict(self) -> Verdict {
         let record = &self.world.record;
         let platform = &self.world.platform;
-        let known = platform.instance.as_ref().filter(|_| platform.confirmed).map(|instance| &instance.id);
+        // One that an earlier run was told of stands until the metadata says otherwise: a machine that was seen to be a clone remains one.
+        let known = platform.instance.as_ref().map(|instance| &instance.id);
         match (self.world.daemon.stored, &record.instance_id, known) {
             (None, ..) => Verdict::Unknown,
             (Some(false), ..) => Verdict::Fresh,

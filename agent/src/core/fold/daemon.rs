@@ -7,6 +7,7 @@ use crate::clock::{BootTime, Now};
 use crate::core::effect::Kind;
 use crate::core::reason::{Code, Fault};
 use crate::core::world::World;
+use crate::identity::record::Desired;
 
 /// A tailscaled that ran this long did not crash at its start: it is started again at once.
 const STEADY: Duration = Duration::from_secs(10);
@@ -23,8 +24,18 @@ impl World {
         }
     }
 
+    /// A node that is not ours may have been logged out since.
+    pub(super) fn look_again_whose(&mut self) {
+        if self.daemon.stored == Some(true) && self.record.instance_id.is_none() {
+            self.daemon.stored = None;
+        }
+    }
+
     /// Keeps the record's instance and intent in step with what is known, well before the first login needs them on disk.
     pub(super) fn settle_identity(&mut self) {
+        if self.record.desired == Desired::Left {
+            return;
+        }
         let Some(instance) = self.platform.instance.as_ref().filter(|_| self.platform.confirmed) else { return };
         let lost = self.lost_record() && self.record.instance_id.is_none();
         let fresh = self.daemon.stored == Some(false);

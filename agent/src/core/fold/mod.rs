@@ -129,7 +129,10 @@ impl World {
     fn asked(&mut self, verb: Verb) {
         self.forget_pace();
         match verb {
-            Verb::Refresh => self.reread(),
+            Verb::Refresh => {
+                self.reread();
+                self.look_again_whose();
+            }
             Verb::Rejoin => self.rejoin(),
             Verb::Leave => self.record.desired = Desired::Left,
         }

@@ -40,14 +40,18 @@ pub(super) fn run(view: View<'_>, plan: &mut Plan) {
     if !view.admitted() {
         return;
     }
-    plan.want(view, Effect::StartDaemon);
+    // A unit's process is gone before its stop is done, and a start would cancel the stop.
+    if view.world.track(Kind::StopDaemon).began.is_none() {
+        plan.want(view, Effect::StartDaemon);
+    }
     plan.claim_unmet(view, Phase::StartingDaemon, &[Kind::StartDaemon], Code::TailscaledStarting);
 }
 
 pub(super) fn hang(view: View<'_>, plan: &mut Plan) {
     let daemon = &view.world.daemon;
     let stopping = view.world.track(Kind::StopDaemon).began.is_some();
-    let Some(code) = restart_for(view, plan).or(stopping.then_some(Code::TailscaledHung)) else { return };
+    let ending = if daemon.up_since.is_some() { Code::TailscaledHung } else { Code::TailscaledStarting };
+    let Some(code) = restart_for(view, plan).or(stopping.then_some(ending)) else { return };
     let at = daemon.restarted.map_or(view.now.boot, |last| last + RESTART_SPACING);
     if at <= view.now.boot || stopping {
         plan.want(view, Effect::StopDaemon);
@@ -106,7 +110,7 @@ fn due(view: View<'_>, up_since: BootTime) -> BootTime {
 
 fn tick(view: View<'_>) -> Duration {
     let pending = view.world.login.pending.as_ref().map(|pending| pending.sent_at);
-    let proving = view.world.proof.asked_at.filter(|_| view.world.proof.needed);
+    let proving = view.world.proof.asked_at.filter(|_| view.world.proof.needed && !view.admin_down());
     match pending.or(proving) {
         Some(since) if view.now.boot.since(since) < SETTLE_FOR => SETTLE_TICK,
         Some(_) => SETTLE_SLOW,

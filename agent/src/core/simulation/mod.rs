@@ -1,8 +1,10 @@
 //! The rules against a model of everything outside: random histories, in virtual time, with no I/O.
 
 mod outside;
+mod process;
 mod stories;
 mod unit;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -148,6 +150,7 @@ impl Simulation {
         for effect in &decision.effects {
             let kind = effect.kind();
             if !self.in_flight.contains_key(&kind) {
+                self.outside.begin(effect);
                 let lasts = self.outside.lasts(effect);
                 self.in_flight.insert(kind, (effect.clone(), self.now_ms.saturating_add(lasts)));
                 self.started.push((self.now_ms, kind));

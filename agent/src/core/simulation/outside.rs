@@ -57,6 +57,10 @@ pub(in crate::core) struct Outside {
     complained: bool,
     /// tailscaled is a unit: it may run already when it is started.
     pub unit: bool,
+    /// tailscaled's process is gone, and its stop is not done.
+    stopping: bool,
+    /// The metadata speaks of another instance.
+    pub cloned: bool,
     /// What the machine is called.
     pub named: Option<String>,
     /// Whether the document names no tailnet.
@@ -145,6 +149,8 @@ impl Outside {
             Effect::ReadStatus { .. } if self.hangs => 3_000,
             Effect::Logout if self.ok(Weak::Control).is_err() => 5_000,
             Effect::StartDaemon => 60,
+            // `tailscaled --cleanup` comes after the process's end.
+            Effect::StopDaemon if self.unit => 1_500,
             _ => 5,
         }
     }
@@ -236,6 +242,19 @@ impl Outside {
             (prefs.want_running, prefs.logged_out) = (true, false);
         }
         self.tell_prefs();
+    }
+
+    /// Somebody logs a node out of which the agent hears nothing.
+    pub fn forget_node(&mut self) {
+        self.node = None;
+    }
+
+    pub fn begin(&mut self, effect: &Effect) {
+        if let Effect::StopDaemon = effect {
+            self.tailscaled_ends();
+            self.hangs = false;
+            self.stopping = true;
+        }
     }
 
     pub fn perform(&mut self, effect: &Effect, now: Now) -> Performed {

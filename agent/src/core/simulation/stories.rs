@@ -8,7 +8,7 @@ use crate::core::phase::Phase;
 use crate::core::reason::Code;
 use crate::tailscaled::Notify;
 
-fn joined() -> Simulation {
+pub(super) fn joined() -> Simulation {
     let mut simulation = Simulation::new();
     simulation.run_until_online().expect("joins");
     simulation
@@ -83,48 +83,6 @@ fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
     simulation.run_until(start + 2_000);
     assert_eq!(simulation.count(Kind::Login, start), 1);
     assert_eq!(simulation.phases, [Phase::Online, Phase::Joining, Phase::Online], "nothing was at fault");
-}
-
-#[test]
-fn a_tailscaled_that_missed_the_network_is_restarted_before_and_after_the_first_login() {
-    let mut simulation = Simulation::new();
-    for supervised in ["for the first time", "with the node that it has"] {
-        simulation.outside.deaf_next = true;
-        let start = simulation.now_ms;
-        simulation.run_until(start + 29_000);
-        assert_eq!(simulation.count(Kind::StopDaemon, start), 0, "{supervised}: too early");
-        simulation.run_until_online().expect("restarted");
-        assert_eq!(simulation.count(Kind::StopDaemon, start), 1, "{supervised}");
-        assert!(simulation.now_ms < start + 35_000, "{supervised}: {} ms", simulation.now_ms - start);
-        simulation.run_until(simulation.now_ms + 300_000);
-        simulation.outside.deaf_next = true;
-        simulation.kill_and_restart();
-    }
-    assert_eq!(simulation.count(Kind::Mint, 0), 2, "one for each login of a node without a key");
-}
-
-#[test]
-fn a_tailscaled_that_misses_the_network_again_is_said_to_have_and_restarted_later() {
-    let mut simulation = Simulation::new();
-    simulation.outside.deaf_next = true;
-    simulation.run_until(simulation.now_ms + 29_000);
-    simulation.outside.deaf_next = true;
-    let start = simulation.now_ms;
-    simulation.run_until(start + 290_000);
-    assert_eq!(simulation.count(Kind::StopDaemon, start), 1);
-    let reason = simulation.decide().reason.expect("a reason");
-    assert_eq!(reason.code, Code::TailscaledDeaf);
-    simulation.run_until_online().expect("restarted");
-    assert!((295_000..340_000).contains(&(simulation.now_ms - start)), "{} ms", simulation.now_ms - start);
-}
-
-#[test]
-fn a_tailscaled_that_cannot_reach_control_is_left_to_its_tries() {
-    let mut simulation = Simulation::new();
-    simulation.outside.set(Weak::Control, true);
-    simulation.run_until(simulation.now_ms + 1_800_000);
-    assert_eq!(simulation.count(Kind::StopDaemon, 0), 0);
-    assert_eq!(simulation.decide().reason.expect("a reason").code, Code::JoinPending);
 }
 
 #[test]
@@ -242,6 +200,23 @@ fn a_resumed_node_is_degraded_until_control_answers_anew() {
 }
 
 #[test]
+fn a_node_that_somebody_took_down_is_not_to_be_proven_until_it_is_up() {
+    let mut simulation = joined();
+    simulation.run_until(simulation.now_ms + 60_000);
+    simulation.outside.admin(false);
+    simulation.run_until(simulation.now_ms + 15_000);
+    simulation.fold(Event::Resumed("the story says so"));
+    let resumed = simulation.now_ms;
+    simulation.run_until(resumed + 600_000);
+    assert_eq!(simulation.count(Kind::Prove, resumed), 0);
+    let reads = simulation.count(Kind::ReadStatus, resumed);
+    assert!(reads < 70, "{reads} in ten minutes");
+    simulation.outside.admin(true);
+    simulation.run_until_online().expect("is proven");
+    assert_eq!(simulation.count(Kind::Prove, resumed), 1);
+}
+
+#[test]
 fn an_expired_node_key_is_renewed_and_leaves_no_auth_url() {
     let mut simulation = joined();
     simulation.run_until(simulation.now_ms + 60_000);
@@ -276,15 +251,6 @@ fn leave_logs_out_and_holds_over_a_restart() {
     assert_eq!(simulation.decide().phase, Phase::Left);
     simulation.ask(Verb::Rejoin);
     simulation.run_until_online().expect("joins again");
-}
-
-#[test]
-fn a_hanging_tailscaled_is_restarted_within_twenty_seconds() {
-    let mut simulation = joined();
-    simulation.outside.hangs = true;
-    simulation.run_until(simulation.now_ms + 20_000);
-    assert_eq!(simulation.count(Kind::StopDaemon, 0), 1);
-    assert_eq!(simulation.decide().phase, Phase::Online);
 }
 
 #[test]
@@ -387,28 +353,6 @@ fn a_key_is_made_only_by_a_spec_that_was_confirmed_in_this_run() {
     assert_eq!(found, (Phase::WaitingForMetadata, Code::MetadataPending));
     assert_eq!(simulation.count(Kind::Token, restarted), 0);
     simulation.run_until_online().expect("joins");
-}
-
-#[test]
-fn a_persons_own_node_on_a_machine_that_the_platform_then_assigns_is_left_alone() {
-    let mut simulation = Simulation::new();
-    simulation.outside.unassigned = true;
-    simulation.run_until(simulation.now_ms + 1_000);
-    assert_eq!(simulation.decide().phase, Phase::Unassigned);
-    simulation.outside.somebody_joins();
-    simulation.run_until(simulation.now_ms + 11_000);
-    assert_eq!(simulation.decide().phase, Phase::Unassigned);
-    simulation.outside.unassigned = false;
-    simulation.outside.change_hostname(false);
-    simulation.ask(Verb::Refresh);
-    simulation.run_until(simulation.now_ms + 70_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
-    assert_eq!(simulation.count(Kind::Logout, 0) + simulation.count(Kind::Login, 0), 0);
-    simulation.ask(Verb::Rejoin);
-    simulation.run_until(simulation.now_ms + 2_000);
-    assert_eq!(simulation.decide().phase, Phase::Online, "a person handed it over");
-    assert_eq!(simulation.count(Kind::Login, 0), 1);
 }
 
 #[test]

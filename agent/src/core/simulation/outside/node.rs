@@ -9,6 +9,7 @@ use crate::tailscaled::{Notify, Preferences, Status};
 
 impl Outside {
     pub(super) fn start(&mut self) -> Performed {
+        assert!(!self.stopping, "a start cancels the stop");
         self.ok(Weak::Daemon)?;
         if std::mem::replace(&mut self.running, true) {
             assert!(self.unit, "tailscaled was started twice");
@@ -24,9 +25,7 @@ impl Outside {
     }
 
     pub(super) fn stop(&mut self) -> Performed {
-        self.tailscaled_ends();
-        self.died = true;
-        self.hangs = false;
+        self.stopping = false;
         Ok(Outcome::Done)
     }
 

@@ -16,8 +16,9 @@ impl Outside {
         if etag == Some(self.etag().as_str()) {
             return Ok(Outcome::Read(Read::Unchanged));
         }
+        let id = if self.cloned { "i-2" } else { "i-1" };
         let instance =
-            Instance { id: "i-1".to_owned(), kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
+            Instance { id: id.to_owned(), kind: "devbox".to_owned(), name: None, workspace: None, generation: None };
         let tailnet = if self.unassigned { Wanted::Unsaid } else { Wanted::Node(self.tailnet.clone()) };
         let spec = Box::new(Spec { instance, tailnet, report_interval: Duration::from_secs(60) });
         Ok(Outcome::Read(Read::Document { spec, etag: Some(self.etag()) }))
