@@ -70,4 +70,8 @@ impl Reasoned for HelperError {
             _ => Code::HelperUnavailable,
         }
     }
+
+    fn unsent(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
 }

@@ -17,6 +17,10 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// So many refused keys in a row and a person must look (faults F25).
 const REFUSALS_MAX: u32 = 3;
 
+/// What a login fails with before its key is used.
+const REFUSED_UNUSED: [Code; 4] =
+    [Code::HelperDenied, Code::LocalapiDenied, Code::LocalapiError, Code::TailscaledState];
+
 impl World {
     pub(super) fn token_fetched(
         &mut self,
@@ -108,9 +112,8 @@ impl World {
                 self.credentials.jwt = None
             }
             Kind::Mint if fault.code == Code::MintDenied => self.credentials.access = None,
-            // tailscaled has refused: the key was not used. Otherwise it may be spent.
-            Kind::Login if matches!(fault.code, Code::LocalapiDenied | Code::LocalapiError | Code::TailscaledState) => {
-            }
+            // It never reached tailscaled, or tailscaled has refused: the key was not used. Otherwise it may be spent.
+            Kind::Login if fault.unsent || REFUSED_UNUSED.contains(&fault.code) => {}
             Kind::Login => self.credentials.key = None,
             _ => {}
         }

@@ -28,6 +28,8 @@ pub(in crate::core) enum Weak {
     Daemon,
     Disk,
     Hostname,
+    /// What writes to tailscaled cannot be reached.
+    Helper,
 }
 
 pub(super) fn weak() -> impl Strategy<Value = Weak> {
@@ -42,6 +44,7 @@ pub(super) fn weak() -> impl Strategy<Value = Weak> {
         Just(Weak::Daemon),
         Just(Weak::Disk),
         Just(Weak::Hostname),
+        Just(Weak::Helper),
     ]
 }
 
@@ -135,8 +138,10 @@ impl Outside {
             Weak::Daemon => Code::TailscaledStarting,
             Weak::Disk => Code::StateUnwritable,
             Weak::Hostname => Code::HostnameUnset,
+            Weak::Helper => Code::HelperUnavailable,
         };
-        if self.broken.contains(&weak) { Err(fault(code)) } else { Ok(()) }
+        let unsent = weak == Weak::Helper;
+        if self.broken.contains(&weak) { Err(Fault { unsent, ..fault(code) }) } else { Ok(()) }
     }
 
     /// How long an effect takes, in milliseconds.
@@ -260,6 +265,9 @@ impl Outside {
     pub fn perform(&mut self, effect: &Effect, now: Now) -> Performed {
         if let Effect::ReadStatus { .. } | Effect::Login(_) | Effect::Apply(_) | Effect::Prove { .. } = effect {
             self.answers()?;
+        }
+        if effect.kind().writes() {
+            self.ok(Weak::Helper)?;
         }
         match effect {
             Effect::Inspect => Ok(Outcome::Stored(self.node.is_some())),

@@ -86,6 +86,19 @@ fn the_first_change_of_tags_after_a_join_is_followed_at_once() {
 }
 
 #[test]
+fn a_key_that_no_helper_takes_is_kept_for_when_one_does() {
+    let mut simulation = joined();
+    let start = simulation.now_ms;
+    simulation.outside.set(Weak::Helper, true);
+    simulation.outside.change_tags(true);
+    simulation.run_until(start + 240_000);
+    simulation.outside.heal();
+    simulation.run_until(start + 310_000);
+    assert_eq!((simulation.decide().phase, simulation.count(Kind::Mint, start)), (Phase::Online, 1));
+    assert_eq!(simulation.world.node.status.as_ref().expect("a status").node.tags, ["tag:b"]);
+}
+
+#[test]
 fn a_change_that_waits_for_its_minute_is_said_until_it_is_followed() {
     let mut simulation = joined();
     let start = simulation.now_ms;
