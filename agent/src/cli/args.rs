@@ -105,6 +105,9 @@ fn carry_out_here(cli: &Cli) -> ExitCode {
     if let Command::Config(command) = &cli.command {
         return configuration(command, &sources, &mut output);
     }
+    if let Command::Helper = &cli.command {
+        return block_on(helper::run(sources, &mut output));
+    }
     let load = if matches!(cli.command, Command::Run) { load_for_agent } else { load };
     match load(&sources) {
         Ok(loaded) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
@@ -150,7 +153,6 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
     let runtime = settings.paths.runtime.clone();
     match command {
         Command::Run => return agent(settings, sources, output).await,
-        Command::Helper => helper::run(&settings, sources, output).await,
         Command::Status(args) => {
             let daemon = async || Some(LocalApiClient::new(&settings.daemon.socket, LOOK).ok()?.status().await);
             status::run(args, &runtime, &SystemClock, daemon, output).await
@@ -160,7 +162,7 @@ async fn carry_out(command: &Command, settings: Settings, sources: Sources, outp
         Command::Rejoin => verb::run(Verb::Rejoin, &runtime, output).await,
         Command::Leave => verb::run(Verb::Leave, &runtime, output).await,
         Command::Token => token::run(&settings, output).await,
-        Command::Config(_) | Command::Exec(_) => ExitCode::Usage,
+        Command::Config(_) | Command::Exec(_) | Command::Helper => ExitCode::Usage,
     }
 }
 

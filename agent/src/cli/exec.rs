@@ -15,7 +15,7 @@ use super::wait_online::duration;
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::Key;
 use crate::config::settings::{ProviderKind, ProviderSettings, SecretFile, TokenSource};
-use crate::config::{ConfigErrors, Loaded, Origin, Sources};
+use crate::config::{ConfigErrors, Loaded, Origin, Settings, Sources};
 use crate::exec::{self, AuthKeyFile, Request, Services, Target};
 use crate::metadata::detect::{DetectError, Surroundings, detect};
 use crate::metadata::hostname::sanitise;
@@ -242,7 +242,7 @@ fn credential(request: &Request, auth_key: Option<&Path>) -> Result<(), String> 
     closed.map_or(Ok(()), |error| Err(format!("failed to read the token: {error}; open it for exec")))
 }
 
-fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> Request {
+fn request(args: Args, settings: Settings, clock: &dyn Clock) -> Request {
     let now = clock.now();
     let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let token = token_variable(&settings).map(str::to_owned);
@@ -261,7 +261,7 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
         auth_key: args.auth_key.is_some(),
         command: args.command,
         environment: variables.iter().filter(|(name, _)| kept(name)).cloned().collect(),
-        daemon_environment: variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned().collect(),
+        daemon_environment: daemon_environment(&variables, &settings),
         settings,
         check: args.check,
         tailnet_only: args.tailnet_only,
@@ -275,6 +275,11 @@ fn request(args: Args, settings: crate::config::Settings, clock: &dyn Clock) -> 
         shared_group: exec::has_terminal(),
         began: now,
     }
+}
+
+fn daemon_environment(variables: &[(OsString, OsString)], settings: &Settings) -> Vec<(OsString, OsString)> {
+    let given = variables.iter().filter(|(name, _)| is_tailscaleds(name)).cloned();
+    given.chain(settings.tailnet.proxy_variables()).collect()
 }
 
 fn is_tailscaleds(variable: &OsStr) -> bool {

@@ -91,7 +91,7 @@ keys! {
         "Where the workload token is traded for an access token, and that for a one-time auth key."
     TailnetProxy "tailnet.proxy" Preset::Unset("\"http://proxy.example.com:3128\"");
         "an http or https URL with host and port only";
-        "A proxy for control_url and api_url. It is taken from here and never from the environment; metadata never uses it."
+        "A proxy for api_url, and for tailscaled where the agent starts it ([daemon] supervisor = \"child\"); a unit has its own in /etc/default/tailscaled, as HTTPS_PROXY. The agent takes none from the environment, and metadata never uses one."
     TailnetRespectDown "tailnet.respect_down" Preset::Text("boot");
         "\"boot\", \"always\" or \"never\"";
         "How long an administrator's `tailscale down` holds: until the next boot, always, or not at all. `tailscale up` and `devbox-agent rejoin` end it in any case."
@@ -171,7 +171,7 @@ keys! {
         "an absolute path";
         "The agent's memory over restarts: state.json and the lock that keeps a second agent out. Mode 0700; it must survive reboots for the node to keep its name and address."
     PathsRuntime "paths.runtime" Preset::Text("/run/devbox-agent/api");
-        "an absolute path of at most 91 bytes";
+        "an absolute path of at most 84 bytes";
         "The local API, for as long as the machine runs: agent.sock and status.json."
 
     LogLevel "log.level" Preset::Text("info");

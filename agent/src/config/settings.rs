@@ -1,5 +1,6 @@
 //! What the agent runs with: every value valid and typed.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -235,7 +236,7 @@ pub struct TailnetSettings {
     pub control_url: Url,
     /// Where exchange and mint go.
     pub api_url: Url,
-    /// A proxy for these two; never taken from the environment.
+    /// A proxy for the latter, and for a tailscaled that the agent starts; never taken from the environment.
     pub proxy: Option<Url>,
     /// How long an admin's `down` is respected.
     pub respect_down: RespectDown,
@@ -255,6 +256,14 @@ pub struct TailnetSettings {
     pub accept_routes: Option<bool>,
     /// See [`Self::client_id`].
     pub ssh: Option<bool>,
+}
+
+impl TailnetSettings {
+    /// The proxy as the environment of a tailscaled that the agent starts has it; the first is for `https`, as Go's `httpproxy` reads them.
+    pub fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let proxy = self.proxy.as_ref().map(|proxy| OsString::from(proxy.as_str()));
+        ["HTTPS_PROXY", "HTTP_PROXY"].into_iter().filter_map(move |name| Some((name.into(), proxy.clone()?)))
+    }
 }
 
 /// How long an admin's `down` is respected.

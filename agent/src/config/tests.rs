@@ -9,6 +9,7 @@ use super::settings::{
     Endpoint, Foreign, ProviderKind, ProviderSettings, SecretFile, SpecField, SupervisorKind, TokenSource,
 };
 use super::{Inputs, Loaded, Settings, Sources, fragment, load, load_for_agent, resolve, show};
+use crate::config::testing::settings;
 use crate::files::write_atomic;
 
 /// Three directories as an installed agent has them.
@@ -367,6 +368,14 @@ fn toml_value() -> impl Strategy<Value = String> {
         preset => preset.value().map_or_else(|| "\"/p\"".to_owned(), |value| value.to_string()),
     });
     prop_oneof![written, example]
+}
+
+#[test]
+fn a_proxy_is_that_of_a_tailscaled_that_the_agent_starts() {
+    assert_eq!(settings(&[]).tailnet.proxy_variables().count(), 0);
+    let variables: Vec<_> = settings(&["tailnet.proxy=http://10.0.0.3:3128"]).tailnet.proxy_variables().collect();
+    let proxy = |name: &str| (name.into(), "http://10.0.0.3:3128/".into());
+    assert_eq!(variables, [proxy("HTTPS_PROXY"), proxy("HTTP_PROXY")]);
 }
 
 fn name() -> impl Strategy<Value = String> {

@@ -15,6 +15,11 @@ use devbox_lab::witness::Left;
 const AFTER_TAILSCALED: &str = "[Service]\nExecStartPre=/bin/sh -c 'until [ \"$(systemctl show --property=ConditionTimestampMonotonic --value \
                                 tailscaled.service)\" != 0 ]; do sleep 0.05; done'\n";
 
+/// Has the agent be there and do nothing.
+const IDLE: &str = "[Service]\nType=exec\nWatchdogSec=0\nExecStart=\nExecStart=sleep infinity\n";
+
+const TYPO: &str = "/etc/devbox-agent/config.d/90-typo.toml";
+
 /// A machine that was somebody's before it had the agent: switched off, with the state of a node that it did not make.
 async fn somebodys<'a>(scene: &'a Scene) -> Result<(Installed<'a>, Identity)> {
     let mut devbox = Installed::devbox(scene, "web")?;
@@ -106,8 +111,7 @@ fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
         let scene = Scene::start(lab).await?;
         let mut devbox = Installed::joined(&scene, "web").await?;
         let before = (devbox.identity().await?, devbox.node().await?.node_key);
-        // An agent that cannot look.
-        devbox.machine.run("systemctl", &["mask", AGENT]).await?;
+        devbox.drop_in(AGENT, IDLE)?;
         let (relay, api) = (&scene.platform.control_relay, &scene.platform.api.server.log);
         devbox.machine.power_off().await?;
         let (control, exchanged) = (relay.accepted(), api.all().len());
@@ -122,8 +126,9 @@ fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
 
         // What is local is enough to know one's own: the metadata is away all the while.
         scene.platform.metadata_relay.drop_connections(devbox.scope());
-        devbox.machine.run("systemctl", &["unmask", AGENT]).await?;
-        devbox.machine.run("systemctl", &["start", AGENT]).await?;
+        devbox.without_drop_in(AGENT)?;
+        devbox.systemctl(&["daemon-reload"]).await?;
+        devbox.systemctl(&["restart", AGENT]).await?;
         // Control may not have noticed yet that the machine was off.
         let back = || async { Ok((relay.accepted() > control && devbox.node().await?.online).then_some(())) };
         eventually("the node", LIMIT, back).await?;
@@ -132,6 +137,32 @@ fn tailscaled_contacts_nobody_before_it_is_admitted_and_is_without_metadata() {
         assert_eq!(api.all().len(), exchanged, "no token was exchanged");
         scene.platform.metadata_relay.restore(devbox.scope());
         devbox.online().await?;
+        devbox.close(Left::OneNode).await
+    });
+}
+
+#[test]
+fn without_an_agent_that_can_work_nobody_holds_tailscaled_back() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let mut devbox = Installed::joined(&scene, "web").await?;
+        let before = devbox.identity().await?;
+        devbox.systemctl(&["mask", AGENT]).await?;
+        devbox.reboot().await?;
+        devbox.until_unit(TAILSCALED, "active").await?;
+        devbox.systemctl(&["unmask", AGENT]).await?;
+
+        devbox.machine.write(TYPO, "[tailnet]\nssh = maybe\n")?;
+        devbox.reboot().await?;
+        devbox.until_unit(TAILSCALED, "active").await?;
+        // What an agent hears that had another configuration in force before.
+        let said = devbox.ask_helper("devbox-agent", r#"{"verb":"inspect"}"#).await?;
+        for words in [r#""code":"helper_denied""#, TYPO, "maybe"] {
+            ensure!(said.answer.contains(words), "{said:?}");
+        }
+        devbox.machine.run("rm", &[TYPO]).await?;
+        devbox.online().await?;
+        assert_eq!(devbox.identity().await?, before);
         devbox.close(Left::OneNode).await
     });
 }

@@ -16,7 +16,7 @@ const STATE: &str = "/var/lib/devbox-agent";
 const PACKAGE: &str = "/srv/devbox-agent.deb";
 const RULE: &str = "devbox-agent-metadata.service";
 const PREINST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/debian/preinst");
-const UNITS: [&str; 3] = [AGENT, "devbox-agent-helper.socket", "devbox-agent-gate.service"];
+const UNITS: [&str; 2] = [AGENT, "devbox-agent-helper.socket"];
 
 /// Installs the package, or upgrades to it, as an administrator does.
 async fn install(devbox: &Installed<'_>) -> Result<String> {
@@ -66,8 +66,8 @@ fn installed_on_a_live_machine_it_leaves_somebody_s_node_alone() {
         let agent = devbox.machine.moment(AGENT, "InactiveExitTimestamp").await?.context("the agent was started")?;
         ensure!(rule <= agent, "the agent was started at {agent:?}, the rule for metadata there at {rule:?}");
         devbox.until_phase(Phase::Blocked, Code::ForeignNode).await?;
-        assert_eq!(enabled(&devbox).await?, ["enabled"; 3]);
-        ensure!(!devbox.machine.path(GATE).exists(), "only a boot closes the gate");
+        assert_eq!(enabled(&devbox).await?, ["enabled"; 2]);
+        ensure!(!devbox.machine.path(GATE).exists(), "the gate was closed behind a tailscaled that runs");
         assert_eq!((processes(&devbox).await?.1, devbox.minted()), (tunnel, 0));
         let nodes = scene.platform.nodes().await?;
         ensure!(nodes.iter().all(|node| node.online), "the tunnel stands");
@@ -88,9 +88,9 @@ fn installed_on_a_live_machine_it_joins() {
 
         // Enabled again by its presets, as an image with an empty /etc does at its first boot.
         devbox.machine.run("systemctl", &[&["disable", "--quiet"], &UNITS[..]].concat()).await?;
-        assert_eq!(enabled(&devbox).await?, ["disabled"; 3]);
+        assert_eq!(enabled(&devbox).await?, ["disabled"; 2]);
         devbox.machine.run("systemctl", &[&["preset", "--quiet"], &UNITS[..]].concat()).await?;
-        assert_eq!(enabled(&devbox).await?, ["enabled"; 3]);
+        assert_eq!(enabled(&devbox).await?, ["enabled"; 2]);
 
         dpkg(&devbox, &["--remove", "devbox-agent"]).await?;
         ensure!(devbox.machine.path(STATE).join("state.json").exists(), "the state is kept");
@@ -108,7 +108,7 @@ fn installed_on_a_live_machine_it_joins() {
         install(&devbox).await?;
         devbox.online().await?;
         assert_eq!((devbox.identity().await?, devbox.minted()), (before, 1));
-        assert_eq!(enabled(&devbox).await?, ["enabled"; 3]);
+        assert_eq!(enabled(&devbox).await?, ["enabled"; 2]);
 
         dpkg(&devbox, &["--purge", "devbox-agent"]).await?;
         for path in [STATE, "/run/devbox-agent", "/run/devbox-agent-gate"] {

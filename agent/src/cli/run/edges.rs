@@ -44,9 +44,11 @@ pub(super) fn outside(settings: &Settings, sources: &Sources, clock: &Arc<dyn Cl
     Ok(Outside { edges, reports })
 }
 
-/// Makes the edges that configuration decides anew; tailscaled, the record and the clock stay what they are.
-pub(super) fn reconfigured(settings: &Settings, edges: &Edges) -> anyhow::Result<Edges> {
-    let (metadata, _) = metadata(settings, &edges.clock)?;
+/// Makes the edges that configuration decides anew; tailscaled, the record and the clock stay what they are, and so does what a provider has read
+/// that can be read once, such as a token's descriptor.
+pub(super) fn reconfigured(settings: &Settings, before: &Settings, edges: &Edges) -> anyhow::Result<Edges> {
+    let same = settings.metadata == before.metadata && settings.tailnet == before.tailnet;
+    let metadata = if same { edges.metadata.clone() } else { metadata(settings, &edges.clock)?.0 };
     Ok(Edges { metadata, federation: federation(settings, &edges.clock), ..edges.clone() })
 }
 
@@ -106,7 +108,8 @@ fn machine(settings: &Settings) -> anyhow::Result<Machine> {
 /// The agent's environment for tailscaled, without the variables that hold a workload token or what fetches one.
 fn inherited(settings: &Settings) -> Vec<(OsString, OsString)> {
     let secret = |name: &OsString| name.to_str().is_some_and(|name| settings.metadata.provider.keeps(name));
-    std::env::vars_os().filter(|(name, _)| !secret(name)).collect()
+    let given = std::env::vars_os().filter(|(name, _)| !secret(name));
+    given.chain(settings.tailnet.proxy_variables()).collect()
 }
 
 /// The variable that holds the workload token, if one does: it is this program's, and not for those that it starts.

@@ -87,7 +87,7 @@ impl Configured {
     /// Reads configuration again; what is wrong leaves what was right in force. What tailscaled was started with takes a restart.
     fn again(&mut self) -> Option<Input> {
         let read = config::load_for_agent(&self.sources).map(|loaded| loaded.settings).map_err(anyhow::Error::from);
-        let made = read.and_then(|new| reconfigured(&new, &self.edges).map(|edges| (new, edges)));
+        let made = read.and_then(|new| reconfigured(&new, &self.settings, &self.edges).map(|edges| (new, edges)));
         let (new, edges) = match made {
             Ok(made) => made,
             Err(error) => {

@@ -12,8 +12,8 @@ use crate::config::settings::Endpoint;
 /// `sun_path` of `sockaddr_un` has 108 bytes, one of them for the NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
-/// What leaves room in a socket's path for `/tailscaled.sock`, the longest name in the runtime directory.
-const RUNTIME_PATH_MAX: usize = SOCKET_PATH_MAX - "/tailscaled.sock".len();
+/// What leaves room in a socket's path for the longest name in the runtime directory.
+const RUNTIME_PATH_MAX: usize = SOCKET_PATH_MAX - "/tailscaled-notify.sock".len();
 
 /// `https`, or `http` to an IP literal: who answers for a name without TLS decides what the agent believes.
 pub fn url(value: &Value) -> Checked<Url> {

@@ -9,7 +9,7 @@ mod server;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
@@ -41,17 +41,22 @@ pub const UNIT_FOLDERS: [&str; 3] = ["/usr/local/lib/systemd/system", "/usr/lib/
 /// What reads the journal.
 pub const JOURNALCTL: &str = "/usr/bin/journalctl";
 
-/// Everything outside, passed in.
+/// tailscaled, where configuration says that it is.
+#[derive(Clone)]
+pub struct Tailscaled {
+    /// Its API, as root.
+    pub api: Arc<dyn LocalApi>,
+    /// Its unit.
+    pub unit: Arc<dyn Unit>,
+    /// Its state directory.
+    pub state: PathBuf,
+}
+
+/// Everything else outside, passed in.
 #[derive(Clone)]
 pub struct HelperEdges {
-    /// tailscaled's API, as root.
-    pub tailscaled: Arc<dyn LocalApi>,
-    /// tailscaled's unit.
-    pub unit: Arc<dyn Unit>,
     /// The machine's name.
     pub hostname: Arc<dyn StaticName>,
-    /// tailscaled's state directory.
-    pub state: PathBuf,
     /// The file that keeps tailscaled from starting, [`GATE`].
     pub gate: PathBuf,
     /// Time.
@@ -117,47 +122,61 @@ enum Brought {
 /// Reads the policy as it is now: an agent that follows a changed configuration is not to be held to what it was before.
 pub type ReadPolicy = Box<dyn Fn() -> Result<Policy, ConfigErrors> + Send + Sync>;
 
+/// Finds tailscaled; until it can, a wrong configuration is what every request is answered with.
+pub type FindTailscaled = Box<dyn Fn() -> Result<Tailscaled, Fault> + Send + Sync>;
+
 /// Carries requests out.
 pub struct Helper {
     read_policy: ReadPolicy,
+    find_tailscaled: FindTailscaled,
+    tailscaled: OnceLock<Tailscaled>,
     edges: HelperEdges,
 }
 
 impl Helper {
-    /// A helper that does by `edges` what the policy of the moment allows.
-    pub fn new(read_policy: ReadPolicy, edges: HelperEdges) -> Self {
-        Self { read_policy, edges }
+    /// A helper that does by `edges` what the policy of the moment allows, to the tailscaled that is found first.
+    pub fn new(read_policy: ReadPolicy, find_tailscaled: FindTailscaled, edges: HelperEdges) -> Self {
+        Self { read_policy, find_tailscaled, tailscaled: OnceLock::new(), edges }
+    }
+
+    fn tailscaled(&self) -> Result<&Tailscaled, Fault> {
+        if let Some(found) = self.tailscaled.get() {
+            return Ok(found);
+        }
+        let found = (self.find_tailscaled)()?;
+        Ok(self.tailscaled.get_or_init(|| found))
     }
 
     fn policy(&self) -> Result<Policy, Fault> {
-        (self.read_policy)().map_err(|errors| Fault::from(&Refused::Configuration(errors)))
+        (self.read_policy)().map_err(unusable)
     }
 
     async fn carry_out(&self, request: Request) -> Result<Brought, Fault> {
         match request {
             Request::Inspect {} => self.inspect().await.map(Brought::Inspected),
             Request::Admit { admission } => self.admit(admission).await.map(Brought::Unit),
-            Request::Stop {} => match self.edges.unit.stop().await {
+            Request::Stop {} => match self.tailscaled()?.unit.stop().await {
                 Ok(state) => Ok(Brought::Unit(state)),
                 Err(error) => Err(Fault::from(&error)),
             },
             Request::Hostname { name } => self.name(&name).await.map(nothing),
             Request::Login { preferences, key } => self.login(&preferences, &key).await.map(nothing),
             Request::Apply { preferences } => self.apply(&preferences).await.map(nothing),
-            Request::Up {} => self.edges.tailscaled.up().await.map(nothing),
-            Request::Prove {} => self.edges.tailscaled.prove().await.map(nothing),
-            Request::Withdraw {} => self.edges.tailscaled.withdraw().await.map(nothing),
-            Request::Logout {} => self.edges.tailscaled.logout().await.map(nothing),
+            Request::Up {} => self.tailscaled()?.api.up().await.map(nothing),
+            Request::Prove {} => self.tailscaled()?.api.prove().await.map(nothing),
+            Request::Withdraw {} => self.tailscaled()?.api.withdraw().await.map(nothing),
+            Request::Logout {} => self.tailscaled()?.api.logout().await.map(nothing),
         }
     }
 
     async fn inspect(&self) -> Result<Inspected, Fault> {
-        let path = self.edges.state.clone();
+        let path = self.tailscaled()?.state.clone();
+        let read = path.clone();
         // A disk that hangs must not keep the helper from everything else.
-        match tokio::task::spawn_blocking(move || stored_node(&path)).await {
+        match tokio::task::spawn_blocking(move || stored_node(&read)).await {
             Ok(Ok(stored_node)) => Ok(Inspected { stored_node }),
             Ok(Err(error)) => Err(Fault::from(&error)),
-            Err(source) => Err(Fault::from(&Refused::Reader { path: self.edges.state.clone(), source })),
+            Err(source) => Err(Fault::from(&Refused::Reader { path, source })),
         }
     }
 
@@ -168,7 +187,7 @@ impl Helper {
             }
             _ => {}
         }
-        self.edges.unit.admit(admission).await.map_err(|error| Fault::from(&error))
+        self.tailscaled()?.unit.admit(admission).await.map_err(|error| Fault::from(&error))
     }
 
     async fn name(&self, name: &Label) -> Result<(), Fault> {
@@ -179,11 +198,11 @@ impl Helper {
     }
 
     async fn login(&self, preferences: &NodePreferences, key: &AuthKey) -> Result<(), Fault> {
-        self.edges.tailscaled.login(&self.allowed(preferences)?, key.secret()).await
+        self.tailscaled()?.api.login(&self.allowed(preferences)?, key.secret()).await
     }
 
     async fn apply(&self, preferences: &NodePreferences) -> Result<(), Fault> {
-        self.edges.tailscaled.apply(&self.allowed(preferences)?).await
+        self.tailscaled()?.api.apply(&self.allowed(preferences)?).await
     }
 
     fn allowed(&self, preferences: &NodePreferences) -> Result<Preferences, Fault> {
@@ -193,6 +212,11 @@ impl Helper {
         }
         Ok(preferences.with_control_url(&policy.control_url))
     }
+}
+
+/// What a request is answered with while the configuration cannot be used.
+pub fn unusable(errors: ConfigErrors) -> Fault {
+    Fault::from(&Refused::Configuration(errors))
 }
 
 fn nothing((): ()) -> Brought {

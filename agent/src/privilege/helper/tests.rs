@@ -124,17 +124,20 @@ impl Stage {
         let tailscaled = Server::unix(&at("tailscaled.sock"), script);
         let listener = UnixListener::bind(at("helper.sock")).expect("bound");
         let unit = Arc::new(NotedUnit::default());
-        let edges = HelperEdges {
-            tailscaled: Arc::new(local_api(directory.path())),
+        let tailscaled_there = Tailscaled {
+            api: Arc::new(local_api(directory.path())),
             unit: unit.clone(),
-            hostname: Arc::new(Hostnamed::new(at("hostname"), format!("unix:path={}", at("no-bus").display()))),
             state: directory.path().to_owned(),
+        };
+        let edges = HelperEdges {
+            hostname: Arc::new(Hostnamed::new(at("hostname"), format!("unix:path={}", at("no-bus").display()))),
             gate: at("closed"),
             clock: Arc::new(RuntimeClock),
         };
+        let find: FindTailscaled = Box::new(move || Ok(tailscaled_there.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { assert!(stopped.await.is_ok(), "the stage was dropped") };
-        let serving = tokio::spawn(serve(listener, Arc::new(Helper::new(read_policy, edges)), uid, stopped));
+        let serving = tokio::spawn(serve(listener, Arc::new(Helper::new(read_policy, find, edges)), uid, stopped));
         let client = HelperClient::new(at("helper.sock"));
         Self { client, unit, tailscaled, serving, stop: Some(stop), directory }
     }
