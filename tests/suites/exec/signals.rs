@@ -8,6 +8,7 @@ use devbox_lab::scene::Scene;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::death::delete_nodes;
 use crate::job::{Job, LIMIT, code_of, program, says};
 use crate::tree::{Tree, state};
 
@@ -80,6 +81,34 @@ fn a_signal_before_the_command_begins_ends_the_run() {
         assert_eq!(code_of(&run).await?, 143);
         let log = run.log()?;
         ensure!(log.lines().count() == 1 && log.contains("SIGTERM"), "it says {log:?}");
+        job.close().await
+    });
+}
+
+/// Opens a port, some time after it has said that it is there; for longer than a logout takes.
+const LATE: &str = r#"use IO::Socket::INET; $| = 1; print "there\n"; select undef, undef, undef, 0.2;
+my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8000", Listen => 9) or die "$@\n"; print "open\n"; sleep 2"#;
+
+#[test]
+fn a_command_whose_peer_answers_after_the_run_was_ended_does_not_begin() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.machine.spawn(job.exec(&["--wait-for", "127.0.0.1:8000"], &["echo", "it runs"]))?;
+        let init = Tree::init(run.pid()).await?;
+        // The logout takes all of its second, in which what was waited for is there.
+        scene.platform.control_relay.freeze(job.scope());
+        let mut late = job.machine.command("nsenter");
+        late.args(["--target", &init.to_string(), "--net", "--", "perl", "-e", LATE]);
+        let late = job.machine.spawn(late)?;
+        says(&late, "there").await?;
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 143);
+        let log = run.log()?;
+        ensure!(log.lines().count() == 1 && log.contains("before the command began"), "it says {log:?}");
+        ensure!(late.log()?.contains("open"), "it was not there in time");
+        scene.platform.control_relay.restore(job.scope());
+        delete_nodes(&job).await?;
         job.close().await
     });
 }
