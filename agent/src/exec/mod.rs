@@ -118,7 +118,10 @@ fn try_run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Ser
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::own("start the event loop"))?;
     let given = Given { handle, signals: set, programs, outputs: [tailscaled, others] };
-    runtime.block_on(session::run(request, given, services))
+    let result = runtime.block_on(session::run(request, given, services));
+    // A thread may still wait for a file or a name; the run is over all the same.
+    runtime.shutdown_background();
+    result
 }
 
 /// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.

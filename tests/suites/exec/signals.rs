@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use devbox_lab::devbox::CLIENT;
 use devbox_lab::machine::{Process, eventually, story};
 use devbox_lab::scene::Scene;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::death::delete_nodes;
-use crate::job::{Job, LIMIT, code_of, program, says};
+use crate::job::{Job, LIMIT, code_of, program, says, told};
 use crate::tree::{Tree, state};
 
 /// A command that does `on` at a signal, and nothing else.
@@ -101,6 +102,29 @@ fn a_command_whose_peer_answers_after_the_run_was_ended_does_not_begin() {
         let mut late = job.machine.command("nsenter");
         late.args(["--target", &init.to_string(), "--net", "--", "perl", "-e", LATE]);
         let late = job.machine.spawn(late)?;
+#[test]
+fn what_nobody_writes_or_reads_keeps_no_run_from_its_end() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let fifo = job.write("fifo", "")?;
+        std::fs::remove_file(job.machine.root().path(&fifo))?;
+        ensure!(job.shell(&format!("mkfifo -m 666 {fifo}")).await?.code == 0, "there is no FIFO");
+        let token = ["--client-id", CLIENT, "--tag", "tag:ci", "--token", &fifo];
+        for options in [&token[..], &["--auth-key", &fifo]] {
+            let late = job.run(&[options, &["--join-timeout", "2s"]].concat(), &["echo", "it runs"]).await?;
+            told(&late, 125, &["within 2s"])?;
+            let run = job.machine.spawn(job.exec(options, &["echo", "it runs"]))?;
+            // Far more than it takes to ask for the credential.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            run.signal(Signal::SIGTERM)?;
+            assert_eq!(code_of(&run).await?, 143);
+        }
+        job.fails(&["--json", &fifo], &["--json", "nobody reads it"]).await?;
+        job.close().await
+    });
+}
+
         says(&late, "there").await?;
         run.signal(Signal::SIGTERM)?;
         assert_eq!(code_of(&run).await?, 143);
