@@ -71,6 +71,22 @@ fn a_signal_that_the_caller_ignores_is_ignored() {
 }
 
 #[test]
+fn a_caller_that_forgets_its_children_has_its_command_waited_for() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let mut caller = job.command("perl");
+        caller.args(["-e", "$SIG{CHLD} = 'IGNORE'; exec @ARGV", &program(&job.machine, "devbox-agent"), "exec"]);
+        caller.args(["--", "grep", "^SigIgn:", "/proc/self/status"]);
+        let said = job.say(caller).await?;
+        ensure!(said.code == 0 && said.talk.is_empty(), "{said:?}");
+        let ignored = u64::from_str_radix(said.answer.trim_start_matches("SigIgn:").trim(), 16)?;
+        ensure!(ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1, "the command does not: {}", said.answer);
+        job.close().await
+    });
+}
+
+#[test]
 fn a_signal_before_the_command_begins_ends_the_run() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
@@ -86,22 +102,6 @@ fn a_signal_before_the_command_begins_ends_the_run() {
     });
 }
 
-/// Opens a port, some time after it has said that it is there; for longer than a logout takes.
-const LATE: &str = r#"use IO::Socket::INET; $| = 1; print "there\n"; select undef, undef, undef, 0.2;
-my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8000", Listen => 9) or die "$@\n"; print "open\n"; sleep 2"#;
-
-#[test]
-fn a_command_whose_peer_answers_after_the_run_was_ended_does_not_begin() {
-    story(|lab| async move {
-        let scene = Scene::start(lab).await?;
-        let job = Job::new(&scene, "ci").await?;
-        let run = job.machine.spawn(job.exec(&["--wait-for", "127.0.0.1:8000"], &["echo", "it runs"]))?;
-        let init = Tree::init(run.pid()).await?;
-        // The logout takes all of its second, in which what was waited for is there.
-        scene.platform.control_relay.freeze(job.scope());
-        let mut late = job.machine.command("nsenter");
-        late.args(["--target", &init.to_string(), "--net", "--", "perl", "-e", LATE]);
-        let late = job.machine.spawn(late)?;
 #[test]
 fn what_nobody_writes_or_reads_keeps_no_run_from_its_end() {
     story(|lab| async move {
@@ -125,6 +125,22 @@ fn what_nobody_writes_or_reads_keeps_no_run_from_its_end() {
     });
 }
 
+/// Opens a port, some time after it has said that it is there; for longer than a logout takes.
+const LATE: &str = r#"use IO::Socket::INET; $| = 1; print "there\n"; select undef, undef, undef, 0.2;
+my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1:8000", Listen => 9) or die "$@\n"; print "open\n"; sleep 2"#;
+
+#[test]
+fn a_command_whose_peer_answers_after_the_run_was_ended_does_not_begin() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let run = job.machine.spawn(job.exec(&["--wait-for", "127.0.0.1:8000"], &["echo", "it runs"]))?;
+        let init = Tree::init(run.pid()).await?;
+        // The logout takes all of its second, in which what was waited for is there.
+        scene.platform.control_relay.freeze(job.scope());
+        let mut late = job.machine.command("nsenter");
+        late.args(["--target", &init.to_string(), "--net", "--", "perl", "-e", LATE]);
+        let late = job.machine.spawn(late)?;
         says(&late, "there").await?;
         run.signal(Signal::SIGTERM)?;
         assert_eq!(code_of(&run).await?, 143);
