@@ -26,6 +26,11 @@ pub(super) enum Failure {
     /// A program is too old.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// The command's resolver configuration has no place.
+    #[error(
+        "/etc/resolv.conf {0}, and the command's own is to cover it; make it, empty if no name is to be resolved outside the tailnet"
+    )]
+    Resolver(&'static str),
     /// The kernel, or whoever configured it, does not let us.
     #[error("failed to {}: {cause}; {remedy}", .step.verb())]
     Sandbox { step: Step, cause: String, remedy: String },
