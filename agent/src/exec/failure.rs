@@ -68,7 +68,7 @@ pub(super) enum Failure {
     #[error("failed to use the exit node")]
     ExitNode(#[from] ExitNodeError),
     /// Part of the sandbox ended.
-    #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part))]
+    #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part, .said))]
     Lost { part: Part, how: String, said: String },
     /// The sandbox ended without a word.
     #[error("the sandbox ended without a word; was it killed for want of memory? see dmesg")]
