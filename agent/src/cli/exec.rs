@@ -134,6 +134,10 @@ impl Args {
         // A node of one run, driven by nobody else.
         set(Key::DaemonSupervisor, text("child"));
         set(Key::TailnetLifecycle, text("ephemeral"));
+        // Its server would be this machine's, and every account of it open to whoever reaches a port of the command.
+        set(Key::TailnetSsh, false.to_string());
+        // The sandbox's rules are about an interface, and no other tailscaled is there to take its name.
+        set(Key::DaemonTun, text("tailscale0"));
         set(Key::TailnetHostname, text(self.hostname.as_deref().unwrap_or(&default_name())));
         if !self.tags.is_empty() {
             set(Key::TailnetTags, toml::Value::from(self.tags.clone()).to_string());

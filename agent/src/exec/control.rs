@@ -18,7 +18,7 @@ pub(super) enum Order {
     Start,
     /// Run the command.
     Run,
-    /// Kill the command and everything that it started.
+    /// Kill the command and everything that it started, or do not begin it any more.
     Kill,
 }
 
@@ -42,6 +42,8 @@ pub(super) enum News {
     Unanswered(String),
     /// The command is about to be executed; the sender is the command.
     Running,
+    /// There is nothing to kill: no command runs, and none will.
+    Idle,
     /// The command was stopped by a signal.
     Stopped,
     /// The command has ended.

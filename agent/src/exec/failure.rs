@@ -26,6 +26,11 @@ pub(super) enum Failure {
     /// A program is too old.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// The command's resolver configuration has no place.
+    #[error(
+        "/etc/resolv.conf {0}, and the command's own is to cover it; make it, empty if no name is to be resolved outside the tailnet"
+    )]
+    Resolver(&'static str),
     /// The kernel, or whoever configured it, does not let us.
     #[error("failed to {}: {cause}; {remedy}", .step.verb())]
     Sandbox { step: Step, cause: String, remedy: String },
@@ -63,7 +68,7 @@ pub(super) enum Failure {
     #[error("failed to use the exit node")]
     ExitNode(#[from] ExitNodeError),
     /// Part of the sandbox ended.
-    #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part))]
+    #[error("{} {how}{}; {}", .part.name(), words(.said), preflight::remedy_of(*.part, .said))]
     Lost { part: Part, how: String, said: String },
     /// The sandbox ended without a word.
     #[error("the sandbox ended without a word; was it killed for want of memory? see dmesg")]

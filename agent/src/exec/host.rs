@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+
+/// Where systemd-resolved keeps its resolver configurations: nss-resolve(8) asks it there, around `/etc/resolv.conf`.
+pub(super) const RESOLVED: &str = "/run/systemd/resolve";
 
 /// The host's addresses and resolvers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +50,22 @@ impl Host {
             self.resolver.lines().map(str::trim).filter(|line| line.starts_with("search ") && *line != "search .");
         let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
         servers.into_iter().chain(search.map(str::to_owned)).map(|line| line + "\n").collect()
+    }
+}
+
+/// What a resolver configuration lacks to be covered by another: a mount needs something that it covers. systemd-resolved's own are made where
+/// its folder is.
+pub(super) fn lack_of_resolver(file: &Path) -> Option<&'static str> {
+    let (there, link) = (file.exists(), fs::read_link(file).ok());
+    match link {
+        _ if there => None,
+        None => Some("is not there"),
+        Some(target)
+            if Path::new(RESOLVED).is_dir() && target.parent().is_some_and(|at| at.ends_with("systemd/resolve")) =>
+        {
+            None
+        }
+        Some(_) => Some("is a link to nothing"),
     }
 }
 
@@ -112,6 +132,17 @@ mod tests {
     #[test]
     fn a_link_local_server_is_read_without_its_interface() {
         assert_eq!(host("nameserver fe80::1%eth0\n").name_server(), "fe80::1".parse().ok());
+    }
+
+    #[test]
+    fn a_resolver_configuration_that_cannot_be_covered_is_told_from_one_that_can() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(lack_of_resolver(&file), Some("is not there"));
+        assert_eq!(lack_of_resolver(&link), Some("is a link to nothing"));
+        fs::write(&file, "").expect("written");
+        assert_eq!((lack_of_resolver(&file), lack_of_resolver(&link)), (None, None));
     }
 
     #[test]

@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
 use nix::unistd::tcgetpgrp;
 
 pub use self::auth_key::AuthKeyFile;
@@ -31,13 +30,14 @@ use self::failure::Failure;
 use self::firewall::Rules;
 use self::host::Host;
 pub use self::sandbox::Target;
-use self::sandbox::{Output, Plan};
+use self::sandbox::{Inherited, Output, Plan};
 use self::session::Given;
 use self::session::signals::{self, Blocked};
 use crate::clock::{Clock, Now};
 use crate::config::Settings;
 use crate::federation::Federation;
 use crate::metadata::Metadata;
+use crate::sys::children;
 
 /// Two addresses that no host has: a link-local one (RFC 3927; the link to pasta has no other end), and a unique local one that was drawn at
 /// random (RFC 4193).
@@ -109,16 +109,21 @@ pub fn run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Ser
 }
 
 fn try_run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Services>) -> Result<u8, Failure> {
+    let forgets_children = children::keep().map_err(Failure::own("have ended children kept"))?;
     let Blocked { set, before } = signals::block(request.shared_group).map_err(Failure::own("block signals"))?;
     let pipe = || std::io::pipe().map_err(Failure::own("make a pipe"));
     let ((tailscaled, to_tailscaled), (others, to_others)) = (pipe()?, pipe()?);
-    let plan = plan(request, Output { tailscaled: to_tailscaled.into(), others: to_others.into() }, before)?;
+    let output = Output { tailscaled: to_tailscaled.into(), others: to_others.into() };
+    let plan = plan(request, output, Inherited { mask: before, forgets_children })?;
     let programs = plan.programs.clone();
     let handle = sandbox::start(plan).map_err(Failure::fork)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::own("start the event loop"))?;
     let given = Given { handle, signals: set, programs, outputs: [tailscaled, others] };
-    runtime.block_on(session::run(request, given, services))
+    let result = runtime.block_on(session::run(request, given, services));
+    // A thread may still wait for a file or a name; the run is over all the same.
+    runtime.shutdown_background();
+    result
 }
 
 /// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.
@@ -126,9 +131,12 @@ fn forwarder(server: IpAddr, pasta: bool) -> IpAddr {
     if pasta && server.is_ipv6() { FORWARDER6.into() } else { FORWARDER.into() }
 }
 
-fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure> {
+fn plan(request: &Request, output: Output, inherited: Inherited) -> Result<Plan, Failure> {
     let daemon = &request.settings.daemon;
     let host = Host::read().map_err(Failure::own("read the host's addresses"))?;
+    if let Some(lack) = host::lack_of_resolver("/etc/resolv.conf".as_ref()) {
+        return Err(Failure::Resolver(lack));
+    }
     // Where nothing but the tailnet is reached, and tailscaled's sockets are made for it, there is nothing for pasta to do.
     let pasta = !(request.tailnet_only && sandbox::has_broker());
     let rules = Rules {
@@ -151,7 +159,7 @@ fn plan(request: &Request, output: Output, mask: SigSet) -> Result<Plan, Failure
         environment: request.environment.clone(),
         wait_for: request.wait_for.clone(),
         shared_group: request.shared_group,
-        mask,
+        inherited,
         withheld: request.withheld.clone(),
         output,
     })

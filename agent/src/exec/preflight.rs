@@ -105,13 +105,17 @@ const UNEXPECTED: &str = "this is unexpected: please report it, with what --set 
 /// The limit on user namespaces, and those on the others, each ENOSPC when it is reached (namespaces(7)).
 const COUNTS: [&str; 4] = ["user", "pid", "mnt", "net"];
 
+/// What nft says where the kernel has no nf_tables at all, and where it lacks a part of them.
+const NO_NF_TABLES: [&str; 3] = ["Protocol not supported", "Operation not supported", "No such file or directory"];
+
 /// What to do about a part of the sandbox that has ended.
-pub(super) fn remedy_of(part: Part) -> &'static str {
+pub(super) fn remedy_of(part: Part, said: &str) -> &'static str {
     match part {
         Part::Pasta => "upgrade passt, or reach the tailnet alone with --tailnet-only, which needs no pasta",
-        Part::Firewall => {
+        Part::Firewall if NO_NF_TABLES.iter().any(|words| said.contains(words)) => {
             "the kernel must have nf_tables: load the module, or ask whoever runs the host of this container"
         }
+        Part::Firewall => UNEXPECTED,
         Part::Tailscaled => "run it again with --set log.level=debug for its log; dmesg says whether memory ran out",
         Part::Broker | Part::Relay => {
             "dmesg says whether memory ran out; where the kernel does not allow it, leave --tailnet-only out"
@@ -201,6 +205,13 @@ mod tests {
             let said = remedy(step, Some(errno), &limits);
             assert!(said.contains(expected), "{step:?} {errno}: {said}");
         }
+    }
+
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_from_rules_that_nft_refuses() {
+        let said = remedy_of(Part::Firewall, "Unable to initialize Netlink socket: Protocol not supported");
+        assert!(said.contains("nf_tables"), "{said}");
+        assert_eq!(remedy_of(Part::Firewall, "Error: syntax error, unexpected junk"), UNEXPECTED);
     }
 
     #[test]

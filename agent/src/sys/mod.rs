@@ -2,6 +2,8 @@
 
 /// Waiting for a descriptor.
 pub mod async_fd;
+/// What the kernel does with children that end.
+pub mod children;
 /// Noticing that the wall clock was set.
 pub mod clock_step;
 /// Descriptors that were left open for this process.

@@ -87,7 +87,7 @@ fn what_stands_for_pasta_is_watched_as_well() {
 }
 
 /// Deletes the nodes that nobody was left to log out, as control does with ephemeral ones after a while.
-async fn delete_nodes(job: &Job<'_>) -> Result<()> {
+pub async fn delete_nodes(job: &Job<'_>) -> Result<()> {
     for node in job.nodes().await? {
         ensure!(node.pre_auth_key.as_ref().is_some_and(|key| key.ephemeral), "{} would stay", node.given_name);
         job.scene.platform.headscale.api.delete_node(&node.id).await?;

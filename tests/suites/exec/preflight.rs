@@ -44,6 +44,22 @@ fn a_tun_device_that_is_not_there_or_not_open_is_named() {
 }
 
 #[test]
+fn a_resolver_configuration_that_is_not_there_is_named() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let etc = "mkdir -p /tmp/etc; mount -t tmpfs none /tmp/etc; cp -a /etc/. /tmp/etc; rm -f /tmp/etc/resolv.conf";
+        for (make, words) in [("", "is not there"), ("ln -s /nowhere /tmp/etc/resolv.conf; ", "is a link to nothing")] {
+            let script = format!("{etc}; {make}mount --bind /tmp/etc /etc");
+            job.fails_after(&script, &[], &["/etc/resolv.conf", words, "make it"]).await?;
+            job.check_fails_after(&script, &["/etc/resolv.conf", words]).await?;
+        }
+        nobody_was_asked(&scene)?;
+        job.close().await
+    });
+}
+
+#[test]
 fn a_program_that_is_missing_is_named_with_its_package() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;

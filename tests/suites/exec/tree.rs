@@ -28,6 +28,13 @@ impl Tree {
         found.with_context(|| format!("no run has a {name}: {}", shown()))
     }
 
+    /// The PID 1 of the command of a run, which may wait for its peer.
+    pub async fn init(session: Pid) -> Result<Pid> {
+        let below = |pid: &Pid| parent(*pid).and_then(parent) == Some(session) && depth(*pid) > depth(session) + 1;
+        let look = || async { Ok(nested()?.into_iter().find(below)) };
+        eventually("the PID 1 of a run's command", COMPLETE, look).await.with_context(shown)
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<Pid> {
         self.0.iter().map(|(_, pid)| *pid).collect()

@@ -256,8 +256,8 @@ fn only_published_ports_are_open_to_peers() {
         let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
         for published in [true, false] {
             // The way between the two is there, so that it is a wall when nothing comes through.
-            let options = ["--wait-for", "peer:80", "--publish", "8000"];
-            let run = job.start(if published { &options } else { &options[..2] }, SERVERS).await?;
+            let options = ["--wait-for", "peer:80", "--set", "tailnet.ssh=true", "--publish", "8000"];
+            let run = job.start(if published { &options } else { &options[..4] }, SERVERS).await?;
             let node = job.nodes().await?;
             ensure!(node.len() == 1, "{} nodes", node.len());
             for address in &node[0].ip_addresses {
@@ -269,6 +269,9 @@ fn only_published_ports_are_open_to_peers() {
                     ensure!(get(&peer.machine, &page(8000)).await.is_err(), "an unpublished port is open");
                 }
                 ensure!(get(&peer.machine, &page(8001)).await.is_err(), "another port is open");
+                let ssh =
+                    format!("timeout 5 bash -c ': <>/dev/tcp/{address}/22' 2>/dev/null && echo open || echo closed");
+                assert_eq!(peer.script(&ssh).await?, "closed\n", "Tailscale SSH");
             }
             run.signal(Signal::SIGTERM)?;
             run.wait().await?;

@@ -11,7 +11,7 @@ use super::Plan;
 use super::identity::Caller;
 use crate::exec::FAILED;
 use crate::exec::control::{News, tell};
-use crate::sys::dumpable;
+use crate::sys::{children, dumpable};
 
 /// As a shell has it: no such program.
 const NOT_FOUND: u8 = 127;
@@ -38,6 +38,9 @@ fn prepare(plan: &Plan, caller: Caller, control: &OwnedFd) -> io::Result<()> {
     // Only who is open to tracing may write its own uid map.
     dumpable::allow()?;
     caller.return_to()?;
-    plan.mask.thread_set_mask()?;
+    plan.inherited.mask.thread_set_mask()?;
+    if plan.inherited.forgets_children {
+        children::forget()?;
+    }
     tell(control, &News::Running, None)
 }

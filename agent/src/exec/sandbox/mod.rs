@@ -63,12 +63,21 @@ pub(super) struct Plan {
     pub wait_for: Option<Target>,
     /// The command stays in the caller's process group, and gets the terminal's signals as any command does.
     pub shared_group: bool,
-    /// The signals that the caller has blocked, as the command will.
-    pub mask: SigSet,
+    /// What the command is to have of its caller again.
+    pub inherited: Inherited,
     /// Descriptors of the caller's that hold a credential: the sandbox does not keep them.
     pub withheld: Vec<RawFd>,
     /// Where tailscaled's, and pasta's and nft's, output goes.
     pub output: Output,
+}
+
+/// What the caller's processes inherit of it, and exec changed for itself.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// The signals that are blocked.
+    pub mask: SigSet,
+    /// Ended children are forgotten: SIGCHLD is ignored.
+    pub forgets_children: bool,
 }
 
 /// The writing ends of two pipes.

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{DIRECTORY, RESOLVER};
-use crate::exec::host::Host;
+use crate::exec::host::{Host, RESOLVED};
 use crate::sys::mount_tree::Tree;
 
 /// pasta's, with the host's own resolver configuration.
@@ -18,8 +18,7 @@ pub(super) const HOST_RESOLVER: &str = "/run/devbox-agent-exec/host-resolv.conf"
 /// Where the network namespace is bound for pasta. Its AppArmor profile on Debian and Ubuntu lets it open files in a user's runtime directory.
 pub(super) const NETWORK: &str = "/run/user/0/netns";
 
-/// Where the host's resolver is asked around `/etc/resolv.conf`: by nss-resolve(8) and nscd(8).
-const RESOLVED: &str = "/run/systemd/resolve";
+/// Where nscd(8) is asked around `/etc/resolv.conf`.
 const NSCD: &str = "/run/nscd";
 
 /// Where the host's own tailscaled listens: it dials into its tailnet for every user (`tailscale nc`).

@@ -164,7 +164,7 @@ impl Processes {
             while children.read_signal()?.is_some() {}
             match hear(&self.control, MsgFlags::MSG_DONTWAIT) {
                 Ok(None) => return Ok(()),
-                Ok(Some((order, _))) => self.obey(order),
+                Ok(Some((order, _))) => self.obey(order)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -186,21 +186,24 @@ impl Processes {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order) -> io::Result<()> {
         match order {
             Order::Start if self.start == Wanted::No => self.start = Wanted::Yes,
             Order::Run if self.run == Wanted::No => self.run = Wanted::Yes,
             Order::Start | Order::Run => {}
-            Order::Kill => self.kill_command(),
+            Order::Kill if self.kill_command() => {}
+            Order::Kill => tell(&self.control, &News::Idle, None)?,
         }
+        Ok(())
     }
 
-    fn kill_command(&mut self) {
+    /// Kills the command, which is heard of when it has ended; false when there is none. None is begun any more.
+    fn kill_command(&mut self) -> bool {
         self.run = Wanted::Done;
-        if let Some((_, init)) = self.running.iter().find(|(part, _)| *part == Part::Init) {
-            // It may have ended already.
-            let _ = kill(*init, Signal::SIGKILL);
-        }
+        let Some((_, init)) = self.running.iter().find(|(part, _)| *part == Part::Init) else { return false };
+        // It may have ended already, and is heard of all the same.
+        let _ = kill(*init, Signal::SIGKILL);
+        true
     }
 
     /// Starts what was asked for and has what it needs. A tailscaled that was started before the network was there would now and then miss it

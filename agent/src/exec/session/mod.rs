@@ -61,7 +61,11 @@ pub(super) async fn run(
     }
     // The sandbox is a process of its own by now, and has its maps; from here on this one holds credentials.
     dumpable::forbid().map_err(Failure::own("forbid core dumps"))?;
-    let services = services().await.map_err(|error| Failure::Services(format!("{error:#}")))?;
+    let services = tokio::select! {
+        services = services() => services.map_err(|error| Failure::Services(format!("{error:#}")))?,
+        ended = ended_before(&mut signals) => return Err(ended),
+        () = tokio::time::sleep_until(deadline) => return Err(Failure::late("there was no credential", request)),
+    };
     let record = Record::open(request, services.clock.clone()).map_err(Failure::own("open what --json names"))?;
     Run::new(request, link, directory, signals, outputs, record, deadline).until_done(services).await
 }

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
+use nix::libc::{ENXIO, O_NONBLOCK};
 use serde_json::{Value, json};
 
 use crate::clock::{BootTime, Clock};
@@ -21,8 +24,8 @@ pub(super) struct Record {
 impl Record {
     /// Opens the file, if one is wanted.
     pub fn open(request: &Request, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let file = request.record.as_ref().map(|path| File::options().create(true).append(true).open(path));
-        Ok(Self { file: file.transpose()?, clock, began: request.began.boot })
+        let file = request.record.as_deref().map(open).transpose()?;
+        Ok(Self { file, clock, began: request.began.boot })
     }
 
     /// Notes that the command begins, and on which node.
@@ -53,5 +56,38 @@ impl Record {
             eprintln!("devbox-agent exec: failed to write what --json names, which ends here: {error}");
             self.file = None;
         }
+    }
+}
+
+/// Opens a file to append to. Nothing waits for who reads it: not this, for a FIFO's reader, and no line later, for a full pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).custom_flags(O_NONBLOCK).open(path);
+    file.map_err(|error| match error.raw_os_error() {
+        // What open(2) says of a FIFO without a reader, and of a socket.
+        Some(ENXIO) => io::Error::new(error.kind(), format!("{error}: nobody reads it; have its reader begin first")),
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_fifo_is_opened_when_it_has_a_reader_and_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("a FIFO");
+        let refused = open(&fifo).expect_err("it has no reader");
+        assert!(refused.to_string().contains("nobody reads it"), "{refused}");
+        let mut reader = File::options().read(true).custom_flags(O_NONBLOCK).open(&fifo).expect("opened");
+        writeln!(open(&fifo).expect("it has a reader"), "a line").expect("written");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "a line\n");
     }
 }

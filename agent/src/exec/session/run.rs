@@ -42,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Two Ctrl-C within this time end the command, whatever it does with the first.
 const TWICE: Duration = Duration::from_secs(1);
 
+/// How long the end of a command that is not to begin any more is waited for: killed it is at once, and a disk can keep it.
+const CALLED_OFF: Duration = Duration::from_secs(1);
+
 /// What the core may take beyond its own deadline for a logout.
 const MARGIN: Duration = Duration::from_millis(200);
 
@@ -141,6 +144,7 @@ impl<'a> Run<'a> {
             Err(panicked) = &mut core => return Err(Failure::Panicked(panicked.to_string())),
         };
         self.progress.end();
+        let ended = self.called_off(ended).await;
         if ended.as_ref().is_err_and(Failure::cuts_off) {
             return ended;
         }
@@ -150,6 +154,32 @@ impl<'a> Run<'a> {
             tracing::warn!("the node was not logged out in time; the tailnet removes it as an ephemeral one");
         }
         ended
+    }
+
+    /// Has a command that was asked for not begin any more: of the run nothing but the logout is to come, which may take its time.
+    async fn called_off(&mut self, result: Result<u8, Failure>) -> Result<u8, Failure> {
+        let (Err(failure), State::Starting) = (&result, self.state) else { return result };
+        let code = failure.code();
+        // A sandbox that has ended has killed it all the same.
+        let _ = tokio::time::timeout(CALLED_OFF, self.until_killed()).await;
+        if self.state == State::Starting {
+            return result;
+        }
+        eprintln!("devbox-agent exec: the command had just begun, and was killed");
+        self.record.ended(Ended::Killed(Signal::SIGKILL as u8), code);
+        if let Err(Failure::Interrupted { .. }) = result { Ok(code) } else { result }
+    }
+
+    /// Kills the command, and returns when nothing of it is left; it may turn out that it has begun.
+    async fn until_killed(&mut self) -> Result<(), Failure> {
+        self.order(Order::Kill)?;
+        loop {
+            match self.link.next().await? {
+                (News::Idle | News::Lost { part: Part::Init, .. }, _) => return Ok(()),
+                (News::Running, packet) => self.running(packet)?,
+                _ => {}
+            }
+        }
     }
 
     async fn watch(&mut self, mut documents: Documents, local: &LocalApiClient) -> Result<u8, Failure> {
@@ -217,7 +247,7 @@ impl<'a> Run<'a> {
     async fn hear(&mut self, (news, packet): (News, Packet)) -> Result<Option<u8>, Failure> {
         match news {
             // The link has told of a failure already.
-            News::Built | News::Ready | News::Failed { .. } => {}
+            News::Built | News::Ready | News::Failed { .. } | News::Idle => {}
             News::Unanswered(why) => self.wait_on(why),
             News::Running => self.running(packet)?,
             News::Stopped if !self.request.shared_group => {
