@@ -119,10 +119,10 @@ pub(super) fn remedy_of(part: Part, said: &str) -> &'static str {
         }
         Part::Firewall => UNEXPECTED,
         Part::Tailscaled => "run it again with --set log.level=debug for its log; dmesg says whether memory ran out",
-        Part::Broker | Part::Relay => {
+        Part::Broker => {
             "dmesg says whether memory ran out; where the kernel does not allow it, leave --tailnet-only out"
         }
-        Part::Init => "dmesg says whether memory ran out",
+        Part::Relay | Part::Init => "dmesg says whether memory ran out",
     }
 }
 
