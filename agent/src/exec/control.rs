@@ -103,7 +103,7 @@ pub(super) enum Part {
     Tailscaled,
     /// What makes tailscaled's sockets in the host's network.
     Broker,
-    /// The way to the host's name server, where there is no pasta.
+    /// The way to the host's name servers.
     Relay,
     /// What keeps the command to itself.
     Firewall,

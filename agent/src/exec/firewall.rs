@@ -28,8 +28,6 @@ pub(super) struct Rules {
     pub tun: String,
     /// The host's own addresses and gateways.
     pub host: BTreeSet<IpAddr>,
-    /// Where questions of the resolver are taken in for the host's name server.
-    pub resolver: Option<IpAddr>,
     /// Nothing but the tailnet.
     pub tailnet_only: bool,
     /// The ports that peers may open.
@@ -45,9 +43,6 @@ impl Rules {
 
     fn output(&self) -> String {
         let mut rules = format!(" oifname {{ \"lo\", \"{}\" }} accept\n {TAILSCALED}\n", self.tun);
-        if let Some(resolver) = self.resolver {
-            let _ = writeln!(rules, " {} daddr {resolver} th dport 53 accept", family(&resolver));
-        }
         if self.tailnet_only {
             rules.push_str(" goto refuse\n");
         } else {
@@ -77,10 +72,6 @@ impl Rules {
     fn own(&self, v4: bool) -> impl Iterator<Item = String> {
         self.host.iter().filter(move |address| address.is_ipv4() == v4).map(ToString::to_string)
     }
-}
-
-fn family(address: &IpAddr) -> &'static str {
-    if address.is_ipv4() { "ip" } else { "ip6" }
 }
 
 #[cfg(test)]

@@ -3,14 +3,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 
 /// Where systemd-resolved keeps its resolver configurations: nss-resolve(8) asks it there, around `/etc/resolv.conf`.
 pub(super) const RESOLVED: &str = "/run/systemd/resolve";
+
+/// The name service's port (RFC 1035).
+pub(super) const DNS: u16 = 53;
+
+/// How many name servers a resolver asks (MAXNS, resolv.conf(5)).
+const SERVERS_MAX: usize = 3;
+
+/// The resolver's options that mean something with another name server. Not use-vc: what stands for the host's takes no connections.
+const OPTIONS: [&str; 4] = ["ndots:", "timeout:", "attempts:", "edns0"];
 
 /// The host's addresses and resolvers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,19 +47,42 @@ impl Host {
         Ok(Self { addresses, outward: outward(), resolver: read_if_there("/etc/resolv.conf")? })
     }
 
-    /// The first name server.
-    pub fn name_server(&self) -> Option<IpAddr> {
-        let servers = self.resolver.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-        servers.filter_map(|server| server.trim().split('%').next()?.parse().ok()).next()
+    /// Its name servers, as many as its resolver would ask; a link-local one with the interface that it is on.
+    pub fn name_servers(&self) -> Vec<SocketAddr> {
+        let servers = self.lines("nameserver").filter_map(|words| server(words.first()?));
+        servers.take(SERVERS_MAX).collect()
     }
 
-    /// The resolver configuration inside: the host's search domains, and `forwarder` for its name servers, since those may be on its loopback or
-    /// at its gateway. Without comments, in which tailscaled would read of a systemd-resolved that it cannot reach.
+    /// The resolver configuration inside: the host's domains and patience, and `forwarder` for its name servers, since those may be on its loopback
+    /// or at its gateway. Without comments, in which tailscaled would read of a systemd-resolved that it cannot reach.
     pub fn resolver(&self, forwarder: Option<IpAddr>) -> String {
-        let search =
-            self.resolver.lines().map(str::trim).filter(|line| line.starts_with("search ") && *line != "search .");
         let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
-        servers.into_iter().chain(search.map(str::to_owned)).map(|line| line + "\n").collect()
+        // `domain` is a list of one, and the last of either counts.
+        let domains = self.lines("search").last().or_else(|| self.lines("domain").last());
+        let domains = domains.unwrap_or_default().into_iter().filter(|domain| *domain != ".");
+        let options =
+            self.lines("options").flatten().filter(|option| OPTIONS.iter().any(|kept| option.starts_with(kept)));
+        let listed = |word, list: Vec<&str>| (!list.is_empty()).then(|| format!("{word} {}", list.join(" ")));
+        let lists = [listed("search", domains.collect()), listed("options", options.collect())];
+        servers.into_iter().chain(lists.into_iter().flatten()).map(|line| line + "\n").collect()
+    }
+
+    /// What follows a word at the beginning of a line, word by word.
+    fn lines(&self, first: &str) -> impl Iterator<Item = Vec<&str>> {
+        let lines = self.resolver.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter(move |line| line.first() == Some(&first)).map(|line| line[1..].to_vec())
+    }
+}
+
+/// A name server as resolv.conf(5) has it, with its interface's name or number after a `%`.
+fn server(text: &str) -> Option<SocketAddr> {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    match address.parse().ok()? {
+        IpAddr::V4(v4) => Some((v4, DNS).into()),
+        IpAddr::V6(v6) => {
+            let scope = zone.map_or(Some(0), |zone| zone.parse().ok().or_else(|| if_nametoindex(zone).ok()))?;
+            Some(SocketAddrV6::new(v6, DNS, 0, scope).into())
+        }
     }
 }
 
@@ -116,22 +149,36 @@ mod tests {
     #[test]
     fn the_resolver_inside_has_the_hosts_domains_and_one_server_that_stands_for_the_hosts() {
         let host = host(
-            "# by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\nsearch a.example b.example\nnameserver fd00::1\n",
+            "# by systemd-resolved\nnameserver 127.0.0.53\noptions edns0 trust-ad ndots:2\nsearch\ta.example b.example\nnameserver fd00::1\n",
         );
-        assert_eq!(host.name_server(), Some(Ipv4Addr::new(127, 0, 0, 53).into()));
+        assert_eq!(host.name_servers(), ["127.0.0.53:53", "[fd00::1]:53"].map(|it| it.parse().expect("an address")));
         let forwarder = Some(Ipv4Addr::new(169, 254, 1, 1).into());
-        assert_eq!(host.resolver(forwarder), "nameserver 169.254.1.1\nsearch a.example b.example\n");
+        let inside = "nameserver 169.254.1.1\nsearch a.example b.example\noptions edns0 ndots:2\n";
+        assert_eq!(host.resolver(forwarder), inside);
     }
 
     #[test]
     fn a_host_without_a_resolver_has_none_inside() {
         let host = host("search .\n");
-        assert_eq!((host.name_server(), host.resolver(None)), (None, String::new()));
+        assert_eq!((host.name_servers(), host.resolver(None)), (Vec::new(), String::new()));
     }
 
     #[test]
-    fn a_link_local_server_is_read_without_its_interface() {
-        assert_eq!(host("nameserver fe80::1%eth0\n").name_server(), "fe80::1".parse().ok());
+    fn a_domain_is_searched_where_there_is_no_list() {
+        assert_eq!(host("domain\ta.example\n").resolver(None), "search a.example\n");
+        assert_eq!(host("search b.example\ndomain a.example\n").resolver(None), "search b.example\n");
+    }
+
+    #[test]
+    fn a_link_local_server_keeps_its_interface() {
+        let scope = |text: &str| match host(text).name_servers()[..] {
+            [SocketAddr::V6(server)] => Some(server.scope_id()),
+            _ => None,
+        };
+        // The loopback is the first interface of every network.
+        assert_eq!(scope("nameserver fe80::1%lo\n"), Some(1));
+        assert_eq!(scope("nameserver fe80::1%7\n"), Some(7));
+        assert_eq!(scope("nameserver fe80::1%no-such\n"), None);
     }
 
     #[test]

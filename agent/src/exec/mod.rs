@@ -16,7 +16,6 @@ mod streams;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,11 +37,6 @@ use crate::config::Settings;
 use crate::federation::Federation;
 use crate::metadata::Metadata;
 use crate::sys::children;
-
-/// Two addresses that no host has: a link-local one (RFC 3927; the link to pasta has no other end), and a unique local one that was drawn at
-/// random (RFC 4193).
-const FORWARDER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-const FORWARDER6: Ipv6Addr = Ipv6Addr::new(0xfd5e, 0x8a1c, 0x2b90, 0, 0, 0, 0, 0x53);
 
 /// What is asked for.
 pub struct Request {
@@ -126,11 +120,6 @@ fn try_run(request: &Request, services: impl AsyncFnOnce() -> anyhow::Result<Ser
     result
 }
 
-/// Where questions of the resolver are taken in for the host's name server: pasta maps an address of the same family, and the relay any.
-fn forwarder(server: IpAddr, pasta: bool) -> IpAddr {
-    if pasta && server.is_ipv6() { FORWARDER6.into() } else { FORWARDER.into() }
-}
-
 fn plan(request: &Request, output: Output, inherited: Inherited) -> Result<Plan, Failure> {
     let daemon = &request.settings.daemon;
     let host = Host::read().map_err(Failure::own("read the host's addresses"))?;
@@ -142,7 +131,6 @@ fn plan(request: &Request, output: Output, inherited: Inherited) -> Result<Plan,
     let rules = Rules {
         tun: daemon.tun.clone(),
         host: host.addresses.iter().copied().chain(request.settings.metadata.provider.address()).collect(),
-        resolver: host.name_server().map(|server| forwarder(server, pasta)),
         tailnet_only: request.tailnet_only,
         publish: request.publish.clone(),
     };

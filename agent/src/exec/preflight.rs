@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::errno::Errno;
+use tokio::process::Command;
 
 use super::control::{Part, Step};
 use super::sandbox::Programs;
@@ -53,22 +54,23 @@ pub(super) enum Unfit {
 }
 
 /// Asks the programs what they can do; a run finds out by itself, so that only `--check` asks.
-pub(super) fn fit(programs: &Programs, min_version: (u32, u32)) -> Result<(), Unfit> {
+pub(super) async fn fit(programs: &Programs, min_version: (u32, u32)) -> Result<(), Unfit> {
     const OPTION: &str = "--no-map-gw";
     // Its --version says nothing unless it writes to a terminal; the help comes on one stream or the other.
     if let Some(program) = programs.pasta.clone()
-        && !said(&program, "--help")?.contains(OPTION)
+        && !said(&program, "--help").await?.contains(OPTION)
     {
         return Err(Unfit::Pasta { program, option: OPTION });
     }
     let program = programs.tailscaled.clone();
-    let version = said(&program, "--version")?.lines().next().unwrap_or_default().trim().to_owned();
+    let version = said(&program, "--version").await?.lines().next().unwrap_or_default().trim().to_owned();
     if supported(&version, min_version) { Ok(()) } else { Err(Unfit::Tailscaled { program, version }) }
 }
 
-fn said(program: &Path, option: &str) -> Result<String, Unfit> {
-    let output = Command::new(program).arg(option).stdin(Stdio::null()).output();
-    let output = output.map_err(|source| Unfit::Broken { program: program.to_owned(), source })?;
+/// What a program says; it is killed when nobody waits for that any more.
+async fn said(program: &Path, option: &str) -> Result<String, Unfit> {
+    let output = Command::new(program).arg(option).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = output.await.map_err(|source| Unfit::Broken { program: program.to_owned(), source })?;
     Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
@@ -117,10 +119,10 @@ pub(super) fn remedy_of(part: Part, said: &str) -> &'static str {
         }
         Part::Firewall => UNEXPECTED,
         Part::Tailscaled => "run it again with --set log.level=debug for its log; dmesg says whether memory ran out",
-        Part::Broker | Part::Relay => {
+        Part::Broker => {
             "dmesg says whether memory ran out; where the kernel does not allow it, leave --tailnet-only out"
         }
-        Part::Init => "dmesg says whether memory ran out",
+        Part::Relay | Part::Init => "dmesg says whether memory ran out",
     }
 }
 

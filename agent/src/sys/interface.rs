@@ -19,10 +19,18 @@ pub fn up(name: &str) -> io::Result<()> {
 }
 
 /// Gives the interface `name`, or its alias `name:1`, the address.
-pub fn add_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
+fn add_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     let mut request = named(name)?;
     request.ifr_ifru.ifru_addr = v4(address);
     set(libc::SIOCSIFADDR, &request)
+}
+
+/// The same for an address alone: no network is reached by it, which would else be that of its class.
+pub fn add_lone_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
+    add_address(name, address)?;
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_netmask = v4(Ipv4Addr::BROADCAST);
+    set(libc::SIOCSIFNETMASK, &request)
 }
 
 /// Gives the interface `name`, which is down, the address and a route to everywhere, and brings it up.

@@ -49,6 +49,7 @@ fn the_death_of_any_part_is_the_end_of_all_and_is_named() {
             ("pasta", 125, "pasta was killed by signal 9"),
             ("tailscaled", 125, "tailscaled was killed by signal 9"),
             ("broker", 125, "the socket broker was killed by signal 9"),
+            ("relay", 125, "the resolver's relay was killed by signal 9"),
             ("init", 125, "PID 1 was killed by signal 9"),
             ("command", 137, ""),
         ];

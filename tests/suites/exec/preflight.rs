@@ -1,10 +1,13 @@
 //! What keeps a run from beginning: one line says what, and what to do, before anybody is asked for anything.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use devbox_lab::machine::story;
 use devbox_lab::scene::Scene;
+use nix::sys::signal::Signal;
 
-use crate::job::{Job, program};
+use crate::job::{Job, code_of, program};
 use crate::peer::{PAGE, Peer};
 
 /// Nobody was asked for anything.
@@ -107,6 +110,16 @@ fn check_names_what_would_not_do() {
             job.check_fails_after(STAND_INS, &[name, words]).await?;
             std::fs::remove_file(path)?;
         }
+        let path = job.program("pasta", "exec sleep 1000")?;
+        job.check_fails_after(STAND_INS, &["did not say what they are within 5s"]).await?;
+        let mut shell = job.command("bash");
+        shell.args(["-c", &format!("{STAND_INS}; exec \"$0\" exec --check"), &program(&job.machine, "devbox-agent")]);
+        let run = job.machine.spawn(shell)?;
+        // Far more than it takes to ask.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        run.signal(Signal::SIGTERM)?;
+        assert_eq!(code_of(&run).await?, 143);
+        std::fs::remove_file(path)?;
         // These two show it only when they do their work.
         for name in ["pasta", "nft"] {
             let line = "case $1 in --help) echo --no-map-gw ;; *) echo these are its words >&2; exit 3 ;; esac";

@@ -40,8 +40,8 @@ impl Tree {
         self.0.iter().map(|(_, pid)| *pid).collect()
     }
 
-    /// One of `session`, `sandbox`, `pasta`, `tailscaled`, `broker`, `relay`, `init` and `command`; `relay` in the place of `pasta` where the
-    /// tailnet is all that is reached.
+    /// One of `session`, `sandbox`, `pasta`, `tailscaled`, `broker`, `relay`, `init` and `command`; no `pasta` where the tailnet is all
+    /// that is reached.
     pub fn part(&self, name: &str) -> Result<Pid> {
         let found = self.0.iter().find(|(part, _)| *part == name);
         found.map(|(_, pid)| *pid).with_context(|| format!("there is no {name} in {self:?}"))
@@ -81,15 +81,16 @@ fn find(session: Pid) -> Result<Option<Tree>> {
         let broker = child(sandbox, &|pid| named("devbox-agent")(pid) && pid != init)?;
         let relay = child(sandbox, &|pid| named("devbox-agent")(pid) && pid != init && pid > broker);
         let pasta = child(sandbox, &named("pas"));
-        Some(Tree(vec![
+        let network = [("pasta", pasta), ("relay", relay)].into_iter().filter_map(|(name, pid)| Some((name, pid?)));
+        let others = vec![
             ("session", session),
             ("sandbox", sandbox),
-            pasta.map(|pasta| ("pasta", pasta)).or(relay.map(|relay| ("relay", relay)))?,
             ("tailscaled", child(sandbox, &named("tailscaled"))?),
             ("broker", broker),
             ("init", init),
             ("command", child(init, &|_| true)?),
-        ]))
+        ];
+        Some(Tree(others.into_iter().chain(network).collect()))
     };
     Ok(tree())
 }

@@ -168,6 +168,12 @@ fn the_hosts_resolver_and_abstract_sockets_are_not_there_but_public_names_are() 
             let seen = job.script(options, &script, 0).await?;
             ensure!(seen.starts_with(&format!("1\n\n{V4}\n{V6} ")), "{options:?}: {seen}");
         }
+        // The first of these is nobody's.
+        let servers = format!("nameserver 192.0.2.53\nnameserver {}\n", devbox_lab::machine::PLATFORM);
+        job.machine.root().write("/etc/resolv.conf", servers)?;
+        for options in [&[][..], &["--tailnet-only"]] {
+            assert_eq!(job.script(options, &format!("dig +short {NAME}"), 0).await?, format!("{V4}\n"), "{options:?}");
+        }
         job.close().await
     });
 }

@@ -140,22 +140,25 @@ fn live(plan: Plan, caller: Caller, control: OwnedFd) -> u8 {
     }
 }
 
-/// The order is that of the dependencies: pasta and the broker keep the host's network, everything after them has the sandbox's.
+/// The order is that of the dependencies: pasta, broker and relay keep the host's network, everything after them has the sandbox's.
 fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Failed> {
     die_with_the_session(control).map_err(Step::Namespaces.failed())?;
     plan.withheld.iter().try_for_each(|number| close(*number)).map_err(Step::Processes.failed())?;
     caller.become_root().map_err(Step::IdMaps.failed())?;
     dumpable::forbid().map_err(Step::IdMaps.failed())?;
-    mounts::build(&plan.host, plan.rules.resolver).map_err(Step::Mounts.failed())?;
+    mounts::build(&plan.host).map_err(Step::Mounts.failed())?;
     open_tun().map_err(Step::Tun.failed())?;
     let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
     let pasta = processes.prepare_pasta().map_err(Step::Processes.failed())?;
     processes.start_broker().map_err(Step::Processes.failed())?;
     let relay = processes.start_relay().map_err(Step::Processes.failed())?;
     let mut network = network::build().map_err(Step::Network.failed())?;
-    match (pasta, relay) {
-        (Some(pasta), _) => pasta.go().map_err(Step::Processes.failed())?,
-        (None, relay) => processes.lead_nowhere(&mut network, relay).map_err(Step::Network.failed())?,
+    if let Some(relay) = relay {
+        network.resolve_by(&relay).map_err(Step::Network.failed())?;
+    }
+    match pasta {
+        Some(pasta) => pasta.go().map_err(Step::Processes.failed())?,
+        None => processes.lead_nowhere(&mut network).map_err(Step::Network.failed())?,
     }
     processes.use_network(network);
     processes.start_firewall().map_err(Step::Processes.failed())?;

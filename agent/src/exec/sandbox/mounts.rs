@@ -2,12 +2,12 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::relay::FORWARDER;
 use super::{DIRECTORY, RESOLVER};
 use crate::exec::host::{Host, RESOLVED};
 use crate::sys::mount_tree::Tree;
@@ -27,7 +27,8 @@ const TAILSCALE: &str = "/run/tailscale";
 const NONE: Option<&str> = None;
 
 /// Makes the first view: a private `/run`, and an `/etc` in which tailscaled may write `resolv.conf`.
-pub(super) fn build(host: &Host, forwarder: Option<IpAddr>) -> io::Result<()> {
+pub(super) fn build(host: &Host) -> io::Result<()> {
+    let forwarder = (!host.name_servers().is_empty()).then_some(FORWARDER.into());
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     proc()?;
     tmpfs("/run", "mode=755,size=64m")?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
@@ -11,8 +11,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 
 use super::mounts::NETWORK;
-use super::relay;
-use crate::sys::interface;
+use super::relay::FORWARDER;
+use crate::exec::host::DNS;
+use crate::sys::{interface, packet};
 
 /// The interface that leads nowhere; as it is called where pasta makes one.
 const NOWHERE: &str = "eth0";
@@ -74,12 +75,11 @@ impl Network {
 }
 
 impl Network {
-    /// The socket at which questions of the resolver arrive.
-    pub fn name_server(&self, address: IpAddr) -> io::Result<UdpSocket> {
-        if let IpAddr::V4(address) = address {
-            interface::add_address(LOOPBACK_ALIAS, address)?;
-        }
-        UdpSocket::bind((address, relay::PORT))
+    /// Has questions of the resolver arrive at the relay.
+    pub fn resolve_by(&self, relay: &OwnedFd) -> io::Result<()> {
+        interface::add_lone_address(LOOPBACK_ALIAS, FORWARDER)?;
+        let inside = UdpSocket::bind((FORWARDER, DNS))?;
+        packet::send(relay, b"socket", Some(inside.as_raw_fd()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What runs in the sandbox, and what becomes of it when one of them ends.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use super::identity::Caller;
 use super::mounts::{self, NETWORK};
 use super::network::Network;
 use super::{DIRECTORY, NOTIFY, Plan, SOCKET, broker, init, relay};
+use crate::clock::SystemClock;
 use crate::exec::control::{Ended, News, Order, Part, hear, tell};
 use crate::exec::streams;
 use crate::sys::fork::{self, ForkError};
@@ -88,9 +89,6 @@ impl Processes {
             NETWORK,
         ]);
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
-        if let Some(forwarder) = self.plan.rules.resolver {
-            command.args(["--dns-forward", &forwarder.to_string()]);
-        }
         let output = self.plan.output.others.try_clone()?;
         self.fork(Part::Pasta, move || started(serve_network(command, wait, output)))?;
         Ok(Some(Gate(gate)))
@@ -111,21 +109,20 @@ impl Processes {
         Ok(())
     }
 
-    /// Starts the relay of names' questions, which stands for pasta's `--dns-forward` where there is no pasta; like the broker it lives in the
-    /// host's network.
+    /// Starts the relay of names' questions; like the broker it lives in the host's network.
     pub fn start_relay(&mut self) -> Result<Option<OwnedFd>, ForkError> {
-        let (None, Some(server)) = (&self.plan.programs.pasta, self.plan.host.name_server()) else { return Ok(None) };
+        let servers = self.plan.host.name_servers();
+        if servers.is_empty() {
+            return Ok(None);
+        }
         let (ours, its) = packet::pair()?;
-        self.fork(Part::Relay, move || served(|| relay::serve(&its, server)))?;
+        self.fork(Part::Relay, move || served(|| relay::serve(&its, servers, &SystemClock)))?;
         Ok(Some(ours))
     }
 
-    /// Makes a network without pasta: an interface that leads nowhere, and the relay's socket.
-    pub fn lead_nowhere(&self, network: &mut Network, relay: Option<OwnedFd>) -> io::Result<()> {
-        network.lead_nowhere(self.plan.host.outward)?;
-        let (Some(relay), Some(address)) = (relay, self.plan.rules.resolver) else { return Ok(()) };
-        let inside = network.name_server(address)?;
-        packet::send(&relay, b"socket", Some(inside.as_raw_fd()))
+    /// Makes a network without pasta: an interface that leads nowhere.
+    pub fn lead_nowhere(&self, network: &mut Network) -> io::Result<()> {
+        network.lead_nowhere(self.plan.host.outward)
     }
 
     /// Sets the rules; the command waits until they are in force.

@@ -10,7 +10,7 @@ use crate::exec::failure::Failure;
 use crate::exec::preflight;
 use crate::exec::sandbox::Programs;
 
-/// How long pasta and nft may take together: 60 ms on an idle machine.
+/// How long pasta and nft may take together, and what they and tailscaled say of themselves: each 60 ms on an idle machine.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Succeeds when the sandbox's network is ready, and its programs are recent enough.
@@ -20,14 +20,11 @@ pub(super) async fn run(
     outputs: [Lines; 2],
     programs: &Programs,
 ) -> Result<u8, Failure> {
-    preflight::fit(programs, request.settings.daemon.min_version)?;
-    match tokio::time::timeout(LIMIT, ready(link, outputs)).await {
-        Ok(ready) => ready?,
-        Err(_) => {
-            let what = "the sandbox's network had no way out".to_owned();
-            return Err(Failure::TimedOut { what, limit: LIMIT, reason: None });
-        }
-    }
+    let late = |what: &str| Failure::TimedOut { what: what.to_owned(), limit: LIMIT, reason: None };
+    let fit = tokio::time::timeout(LIMIT, preflight::fit(programs, request.settings.daemon.min_version)).await;
+    fit.map_err(|_| late("pasta and tailscaled did not say what they are"))??;
+    let ready = tokio::time::timeout(LIMIT, ready(link, outputs)).await;
+    ready.map_err(|_| late("the sandbox's network had no way out"))??;
     eprintln!("devbox-agent exec: commands can be run on this machine");
     Ok(0)
 }

@@ -57,7 +57,10 @@ pub(super) async fn run(
         () = tokio::time::sleep_until(deadline) => return Err(Failure::late("the sandbox did not stand", request)),
     };
     if request.check {
-        return check::run(request, &link, outputs, &given.programs).await;
+        return tokio::select! {
+            checked = check::run(request, &link, outputs, &given.programs) => checked,
+            ended = ended_before(&mut signals) => Err(ended),
+        };
     }
     // The sandbox is a process of its own by now, and has its maps; from here on this one holds credentials.
     dumpable::forbid().map_err(Failure::own("forbid core dumps"))?;
