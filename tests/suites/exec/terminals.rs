@@ -8,6 +8,7 @@ use devbox_lab::scene::Scene;
 
 use crate::job::{Job, program};
 use crate::terminal::{END, INTERRUPT, SUSPEND, Terminal};
+use crate::tree::Tree;
 
 /// A command line that gives a shell's words to exec.
 fn exec(job: &Job<'_>, words: &str) -> String {
@@ -55,9 +56,12 @@ fn a_run_is_a_job_like_any_other_of_a_persons_shell() {
         let mut terminal = Terminal::open(&job, "bash --norc -i")?;
         terminal.types(&format!("{}\n", exec(&job, "sh -c 'echo begun-$((6 * 7)); exec sed -u s/^/heard-/'")))?;
         terminal.shows("begun-42", 1).await?;
+        Tree::until("sed", 'S').await?;
         terminal.types(SUSPEND)?;
         terminal.shows("Stopped", 1).await?;
         terminal.prompts().await?;
+        // Not stopped yet, it might take the first key.
+        Tree::until("sed", 'T').await?;
         terminal.types("echo outside-$((6 * 7))\n")?;
         terminal.shows("outside-42", 1).await?;
         terminal.prompts().await?;

@@ -28,6 +28,12 @@ impl Tree {
         found.with_context(|| format!("no run has a {name}: {}", shown()))
     }
 
+    /// Waits until a process of this name is there, in this state.
+    pub async fn until(name: &str, wanted: char) -> Result<()> {
+        let look = || async { Ok(Self::named(name).is_ok_and(|pid| state(pid) == Some(wanted)).then_some(())) };
+        eventually(&format!("{name} in the state {wanted}"), COMPLETE, look).await.with_context(shown)
+    }
+
     /// The PID 1 of the command of a run, which may wait for its peer.
     pub async fn init(session: Pid) -> Result<Pid> {
         let below = |pid: &Pid| parent(*pid).and_then(parent) == Some(session) && depth(*pid) > depth(session) + 1;
