@@ -28,6 +28,8 @@ pub(super) struct Rules {
     pub tun: String,
     /// The host's own addresses and gateways.
     pub host: BTreeSet<IpAddr>,
+    /// The networks that the host reaches through tailnets of its own.
+    pub own_tailnets: BTreeSet<String>,
     /// Nothing but the tailnet.
     pub tailnet_only: bool,
     /// The ports that peers may open.
@@ -70,7 +72,8 @@ impl Rules {
     }
 
     fn own(&self, v4: bool) -> impl Iterator<Item = String> {
-        self.host.iter().filter(move |address| address.is_ipv4() == v4).map(ToString::to_string)
+        let addresses = self.host.iter().filter(move |address| address.is_ipv4() == v4).map(ToString::to_string);
+        addresses.chain(self.own_tailnets.iter().filter(move |network| network.contains(':') != v4).cloned())
     }
 }
 
@@ -80,14 +83,21 @@ mod tests {
 
     fn rules() -> Rules {
         let host = ["192.0.2.7", "172.17.0.1", "fd00::7"].map(|address| address.parse().expect("an address"));
-        Rules { tun: "tailscale0".to_owned(), host: host.into(), ..Rules::default() }
+        let own_tailnets = ["198.51.100.0/24", "2001:db8:51::/64"].map(str::to_owned).into();
+        Rules { tun: "tailscale0".to_owned(), host: host.into(), own_tailnets, ..Rules::default() }
     }
 
     #[test]
     fn the_hosts_own_addresses_are_refused_after_tailscaled_has_been_let_through() {
         let text = rules().text();
         let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words} is missing of {text}"));
-        for address in ["ip daddr 192.0.2.7", "ip daddr 172.17.0.1", "ip6 daddr fd00::7"] {
+        for address in [
+            "ip daddr 192.0.2.7",
+            "ip daddr 172.17.0.1",
+            "ip6 daddr fd00::7",
+            "ip daddr 198.51.100.0/24",
+            "ip6 daddr 2001:db8:51::/64",
+        ] {
             assert!(at(TAILSCALED) < at(&format!(" {address} goto refuse\n")));
         }
     }

@@ -119,7 +119,7 @@ fn outward() -> Option<Ipv4Addr> {
     }
 }
 
-fn address(address: &SockaddrStorage) -> Option<IpAddr> {
+pub(super) fn address(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }

@@ -10,6 +10,7 @@ mod failure;
 mod firewall;
 mod host;
 mod preflight;
+mod routes;
 mod sandbox;
 mod session;
 mod streams;
@@ -131,6 +132,7 @@ fn plan(request: &Request, output: Output, inherited: Inherited) -> Result<Plan,
     let rules = Rules {
         tun: daemon.tun.clone(),
         host: host.addresses.iter().copied().chain(request.settings.metadata.provider.address()).collect(),
+        own_tailnets: routes::to_own_tailnets().map_err(Failure::own("read the host's routes"))?,
         tailnet_only: request.tailnet_only,
         publish: request.publish.clone(),
     };

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use devbox_lab::machine::{METADATA, story};
-use devbox_lab::scene::Scene;
+use devbox_lab::scene::{SOCKET, Scene};
 use devbox_lab::web::{Site, reach};
 
 use crate::job::{Job, LIMIT};
@@ -44,6 +44,31 @@ fn routes_of_other_nodes_are_used_when_asked_for() {
         let lines: Vec<&str> = with.lines().collect();
         ensure!(lines.len() == 2 && lines.iter().all(|line| line.ends_with(PAGE)), "{with}");
         job.close().await
+    });
+}
+
+#[test]
+fn what_the_machine_reaches_through_its_own_tailnet_is_out_of_reach() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
+        for host in HOSTS {
+            on(&peer.machine, &format!("addr add {host} dev lo")).await?;
+        }
+        peer.advertise(&scene, &format!("--advertise-routes={}", SUBNETS.join(",")), &SUBNETS).await?;
+        let own = scene.join_by_hand(&job.machine, &scene.platform.tagged_key(&["tag:ci"], true).await?).await?;
+        let mut accept = job.machine.command("tailscale");
+        accept.arg(format!("--socket={SOCKET}")).args(["set", "--accept-routes"]);
+        ensure!(job.machine.exec(accept).await?.status.success(), "it does not accept routes");
+        for host in HOSTS {
+            reach(&job.machine, &url(host), LIMIT).await?;
+        }
+        let opened = pages(&HOSTS);
+        assert_eq!(job.script(&["--wait-for", "peer:80"], &opened, 0).await?, "none\nnone\n");
+        let with = job.script(&["--accept-routes", "--wait-for", "198.51.100.7:80"], &opened, 0).await?;
+        ensure!(with.lines().all(|line| line.ends_with(PAGE)), "not by the command's own node: {with}");
+        own.stop(LIMIT).await?;
+        Ok(())
     });
 }
 
