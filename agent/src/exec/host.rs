@@ -57,7 +57,7 @@ impl Host {
     /// or at its gateway. Without comments, in which tailscaled would read of a systemd-resolved that it cannot reach.
     pub fn resolver(&self, forwarder: Option<IpAddr>) -> String {
         let servers = forwarder.map(|forwarder| format!("nameserver {forwarder}"));
-        // `domain` is a list of one, and the last of either counts.
+        // `domain` is a list of one; of several lines the last one counts.
         let domains = self.lines("search").last().or_else(|| self.lines("domain").last());
         let domains = domains.unwrap_or_default().into_iter().filter(|domain| *domain != ".");
         let options =

@@ -133,6 +133,17 @@ fn check_names_what_would_not_do() {
 }
 
 #[test]
+fn a_machine_whose_own_node_has_no_interface_runs_commands_all_the_same() {
+    story(|lab| async move {
+        let scene = Scene::start(lab).await?;
+        let job = Job::new(&scene, "ci").await?;
+        let options = ["--set", "daemon.tun=\"userspace-networking\""];
+        assert_eq!(job.script(&options, "echo over", 0).await?, "over\n");
+        job.close().await
+    });
+}
+
+#[test]
 fn a_container_whose_proc_is_masked_runs_commands_all_the_same() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
