@@ -248,7 +248,10 @@ impl<'a> View<'a> {
     /// that the network has come up, and then waits for the next change of it (seen three times in a thousand starts aimed at that moment).
     pub fn idle_since(self) -> Option<BootTime> {
         let node = &self.world.node;
-        if node.tried_control || !self.world.platform.confirmed {
+        // One that runs has a tunnel, which control is not needed for.
+        let settled =
+            self.status().is_some_and(|status| matches!(status.backend_state.as_str(), "Running" | "Stopped"));
+        if node.tried_control || settled || !self.world.platform.confirmed {
             return None;
         }
         let wanted = node.prefs.as_ref().is_some_and(|prefs| prefs.want_running && !prefs.logged_out);

@@ -254,6 +254,12 @@ impl Outside {
         self.node = None;
     }
 
+    /// tailscaled says nothing of control that it cannot reach, as where it has logged in before.
+    pub fn forget_complaint(&mut self) {
+        self.complained = true;
+        self.said.clear();
+    }
+
     pub fn begin(&mut self, effect: &Effect) {
         if let Effect::StopDaemon = effect {
             self.tailscaled_ends();

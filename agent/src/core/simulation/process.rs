@@ -63,6 +63,20 @@ fn a_tailscaled_that_misses_the_network_again_is_said_to_have_and_restarted_late
 }
 
 #[test]
+fn a_tunnel_without_control_outlives_another_agent() {
+    let mut simulation = Simulation::under("systemd");
+    simulation.run_until_online().expect("joins");
+    simulation.outside.set(Weak::Control, true);
+    simulation.run_until(simulation.now_ms + 20_000);
+    simulation.kill_and_restart();
+    // That it cannot be reached was said to the agent of before, and when it was tried last is nobody's to know.
+    simulation.outside.forget_complaint();
+    let restarted = simulation.now_ms;
+    simulation.run_until(restarted + 100_000);
+    assert_eq!(simulation.count(Kind::StopDaemon, restarted), 0);
+}
+
+#[test]
 fn a_tailscaled_that_cannot_reach_control_is_left_to_its_tries() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::Control, true);

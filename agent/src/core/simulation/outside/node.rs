@@ -129,6 +129,7 @@ impl Outside {
             (Some(_), false, _) => "Stopped",
             (Some(_), true, _) if expired => "NeedsLogin",
             (Some(_), true, true) => "NeedsLogin",
+            (Some(_), true, false) if self.deaf => "NoState",
             (Some(_), true, false) => "Running",
         };
         let node = self.node.as_ref().map(|node| Node {
