@@ -121,6 +121,11 @@ impl<'a> View<'a> {
         self.world.node.connected() && !self.world.proof.needed && self.world.login.pending.is_none()
     }
 
+    /// Whether control is still to show that the node is online; one that somebody took down is not to be, until it is up.
+    pub fn unproven(self) -> bool {
+        self.world.proof.needed && !self.admin_down()
+    }
+
     /// Whether the node that there is now was online in this run of the agent.
     pub fn was_online(self) -> bool {
         self.world.was_online

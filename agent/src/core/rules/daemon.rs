@@ -49,9 +49,11 @@ pub(super) fn run(view: View<'_>, plan: &mut Plan) {
 
 pub(super) fn hang(view: View<'_>, plan: &mut Plan) {
     let daemon = &view.world.daemon;
+    if daemon.up_since.is_none() {
+        return;
+    }
     let stopping = view.world.track(Kind::StopDaemon).began.is_some();
-    let ending = if daemon.up_since.is_some() { Code::TailscaledHung } else { Code::TailscaledStarting };
-    let Some(code) = restart_for(view, plan).or(stopping.then_some(ending)) else { return };
+    let Some(code) = restart_for(view, plan).or(stopping.then_some(Code::TailscaledHung)) else { return };
     let at = daemon.restarted.map_or(view.now.boot, |last| last + RESTART_SPACING);
     if at <= view.now.boot || stopping {
         plan.want(view, Effect::StopDaemon);
@@ -65,7 +67,7 @@ pub(super) fn hang(view: View<'_>, plan: &mut Plan) {
 /// Why tailscaled has to be restarted, where it can be.
 fn restart_for(view: View<'_>, plan: &mut Plan) -> Option<Code> {
     let daemon = &view.world.daemon;
-    if daemon.up_since.is_none() || daemon.once {
+    if daemon.once {
         return None;
     }
     if daemon.unanswered >= UNANSWERED_MAX {
@@ -110,7 +112,7 @@ fn due(view: View<'_>, up_since: BootTime) -> BootTime {
 
 fn tick(view: View<'_>) -> Duration {
     let pending = view.world.login.pending.as_ref().map(|pending| pending.sent_at);
-    let proving = view.world.proof.asked_at.filter(|_| view.world.proof.needed && !view.admin_down());
+    let proving = view.world.proof.asked_at.filter(|_| view.unproven());
     match pending.or(proving) {
         Some(since) if view.now.boot.since(since) < SETTLE_FOR => SETTLE_TICK,
         Some(_) => SETTLE_SLOW,

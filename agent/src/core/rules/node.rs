@@ -66,7 +66,7 @@ fn correct_at(view: View<'_>, drifted: bool) -> BootTime {
 pub(super) fn prove(view: View<'_>, plan: &mut Plan) {
     let proof = &view.world.proof;
     let Goal::Joined(tailnet) = view.goal() else { return };
-    if !proof.needed || view.admin_down() || view.needs_key(tailnet) || view.world.login.pending.is_some() {
+    if !view.unproven() || view.needs_key(tailnet) || view.world.login.pending.is_some() {
         return;
     }
     let at = proof.last_asked.map_or(view.now.boot, |last| last + PROOF_SPACING);

@@ -16,7 +16,7 @@ use super::decide::{Decision, Plan, decide};
 use super::effect::{Effect, Kind, Outcome};
 use super::fold::Event;
 use super::phase::Phase;
-use super::reason::Fault;
+use super::reason::{Code, Fault};
 use super::rules::RULES;
 use super::view::View;
 use super::world::{Configured, World};
@@ -121,6 +121,17 @@ impl Simulation {
 
     pub fn decide(&self) -> Decision {
         decide(&self.world, &self.settings, self.now())
+    }
+
+    /// What is shown: the phase, and the reason's code.
+    pub fn shows(&self) -> (Phase, Option<Code>) {
+        let decision = self.decide();
+        (decision.phase, decision.reason.map(|reason| reason.code))
+    }
+
+    /// The codes of what is said besides.
+    pub fn notices(&self) -> Vec<Code> {
+        self.decide().notices.iter().map(|notice| notice.code).collect()
     }
 
     fn settle(&mut self) -> Decision {

@@ -102,17 +102,15 @@ fn a_key_that_no_helper_takes_is_kept_for_when_one_does() {
 fn a_change_that_waits_for_its_minute_is_said_until_it_is_followed() {
     let mut simulation = joined();
     let start = simulation.now_ms;
-    let notices =
-        |simulation: &Simulation| -> Vec<_> { simulation.decide().notices.iter().map(|notice| notice.code).collect() };
     for (changed, expected) in [(true, &[][..]), (false, &[Code::ChangePending])] {
         simulation.outside.change_tags(changed);
         simulation.fold(Event::Asked(Verb::Refresh));
         simulation.run_until(simulation.now_ms + 5_000);
-        assert_eq!(notices(&simulation), expected);
+        assert_eq!(simulation.notices(), expected);
     }
     assert!(simulation.decide().notices[0].next_try.is_some(), "a person is told when");
     simulation.run_until(start + 70_000);
-    assert_eq!((notices(&simulation), simulation.count(Kind::Login, start)), (Vec::new(), 2));
+    assert_eq!((simulation.notices(), simulation.count(Kind::Login, start)), (Vec::new(), 2));
 }
 
 #[test]
@@ -120,8 +118,7 @@ fn a_refused_exchange_is_asked_at_most_four_times_an_hour() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::ExchangeRefuses, true);
     simulation.run_until(simulation.now_ms + 3_600_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ExchangeDenied));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::ExchangeDenied)));
     assert!(simulation.count(Kind::Exchange, 0) <= 4, "{}", simulation.count(Kind::Exchange, 0));
     assert_eq!(simulation.count(Kind::Token, 0), simulation.count(Kind::Exchange, 0));
 }
@@ -131,8 +128,7 @@ fn three_refused_keys_block_and_a_good_one_heals() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::Keys, true);
     simulation.run_until(simulation.now_ms + 120_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::KeysExhausted));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::KeysExhausted)));
     assert_eq!(simulation.count(Kind::Mint, 0), 3);
     simulation.outside.heal();
     simulation.run_until_online().expect("heals by itself");
@@ -188,8 +184,7 @@ fn an_admins_down_is_respected_until_rejoin() {
     let mut simulation = joined();
     simulation.outside.admin(false);
     simulation.run_until(simulation.now_ms + 600_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Stopped, Code::AdminDown));
+    assert_eq!(simulation.shows(), (Phase::Stopped, Some(Code::AdminDown)));
     assert_eq!(simulation.count(Kind::Up, 0), 0);
     let mints = simulation.count(Kind::Mint, 0);
     simulation.ask(Verb::Rejoin);
@@ -203,8 +198,7 @@ fn a_resumed_node_is_degraded_until_control_answers_anew() {
     simulation.outside.set(Weak::Control, true);
     simulation.fold(Event::Resumed("the story says so"));
     simulation.run_until(simulation.now_ms + 5_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Degraded, Code::Unproven));
+    assert_eq!(simulation.shows(), (Phase::Degraded, Some(Code::Unproven)));
     simulation.outside.heal();
     let mints = simulation.count(Kind::Mint, 0);
     simulation.run_until_online().expect("is proven");
@@ -271,8 +265,7 @@ fn a_full_disk_does_not_keep_a_box_from_joining() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::Disk, true);
     simulation.run_until_online().expect("goes on from memory");
-    let notices: Vec<_> = simulation.decide().notices.iter().map(|notice| notice.code).collect();
-    assert_eq!(notices, [Code::StateUnwritable]);
+    assert_eq!(simulation.notices(), [Code::StateUnwritable]);
 }
 
 #[test]
@@ -290,8 +283,7 @@ fn a_control_server_that_is_silent_for_an_hour_is_joined_when_it_answers() {
     let mut simulation = Simulation::new();
     simulation.outside.set(Weak::Control, true);
     simulation.run_until(simulation.now_ms + 3_600_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Joining, Code::JoinPending));
+    assert_eq!(simulation.shows(), (Phase::Joining, Some(Code::JoinPending)));
     let mints = simulation.count(Kind::Mint, 0);
     assert!((10..=14).contains(&mints), "a key for each five minutes: {mints}");
     assert_eq!(simulation.count(Kind::StartDaemon, 0), 1, "tailscaled is not restarted");
@@ -361,9 +353,7 @@ fn a_key_is_made_only_by_a_spec_that_was_confirmed_in_this_run() {
     simulation.kill_and_restart();
     let restarted = simulation.now_ms;
     simulation.run_until(restarted + 500);
-    let decision = simulation.decide();
-    let found = (decision.phase, decision.reason.expect("a reason").code);
-    assert_eq!(found, (Phase::WaitingForMetadata, Code::MetadataPending));
+    assert_eq!(simulation.shows(), (Phase::WaitingForMetadata, Some(Code::MetadataPending)));
     assert_eq!(simulation.count(Kind::Token, restarted), 0);
     simulation.run_until_online().expect("joins");
 }

@@ -127,8 +127,7 @@ fn a_machine_that_cannot_be_named_joins_all_the_same_and_is_named_later() {
     simulation.outside.set(Weak::Hostname, true);
     simulation.run_until_online().expect("joins");
     simulation.run_until(simulation.now_ms + 600_000);
-    let notices: Vec<_> = simulation.decide().notices.iter().map(|notice| notice.code).collect();
-    assert_eq!(notices, [Code::HostnameUnset]);
+    assert_eq!(simulation.notices(), [Code::HostnameUnset]);
     assert!(simulation.count(Kind::SetHostname, 0) < 40, "at most about once every half minute");
     simulation.outside.heal();
     simulation.run_until(simulation.now_ms + 60_000);
@@ -171,11 +170,9 @@ fn a_bus_that_went_away_is_said_until_it_is_listened_to_again() {
     let mut simulation = joined();
     let gone = Fault::new(Code::DbusUnavailable, "the bus was restarted");
     simulation.fold(Event::Ended(Effect::WatchHost, Err(gone)));
-    let notices =
-        |simulation: &Simulation| -> Vec<_> { simulation.decide().notices.iter().map(|notice| notice.code).collect() };
-    assert_eq!(notices(&simulation), [Code::DbusUnavailable]);
+    assert_eq!(simulation.notices(), [Code::DbusUnavailable]);
     simulation.fold(Event::Host(HostEvent::Listening));
-    assert_eq!(notices(&simulation), []);
+    assert_eq!(simulation.notices(), []);
 }
 
 #[test]
@@ -200,8 +197,7 @@ fn a_unit_that_somebody_stopped_is_started_again_after_a_while_or_when_units_cha
 fn somebody_elses_node_is_let_run_and_said_and_becomes_ours_when_a_person_says_so() {
     let mut simulation = somebody_elses(Foreign::Refuse);
     simulation.run_until(simulation.now_ms + 3_600_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::ForeignNode)));
     assert_eq!(simulation.count(Kind::LeaveAlone, 0), 1, "the gate is opened, once");
     let touched = [Kind::StartDaemon, Kind::Login, Kind::Logout, Kind::Apply, Kind::StopDaemon, Kind::SetHostname];
     assert!(touched.iter().all(|kind| simulation.count(*kind, 0) == 0), "{:?}", simulation.started);

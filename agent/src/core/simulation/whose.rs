@@ -7,11 +7,6 @@ use crate::core::effect::Kind;
 use crate::core::phase::Phase;
 use crate::core::reason::Code;
 
-fn found(simulation: &Simulation) -> (Phase, Option<Code>) {
-    let decision = simulation.decide();
-    (decision.phase, decision.reason.map(|reason| reason.code))
-}
-
 #[test]
 fn a_persons_own_node_on_a_machine_that_the_platform_then_assigns_is_left_alone() {
     let mut simulation = Simulation::new();
@@ -25,8 +20,7 @@ fn a_persons_own_node_on_a_machine_that_the_platform_then_assigns_is_left_alone(
     simulation.outside.change_hostname(false);
     simulation.ask(Verb::Refresh);
     simulation.run_until(simulation.now_ms + 70_000);
-    let decision = simulation.decide();
-    assert_eq!((decision.phase, decision.reason.expect("a reason").code), (Phase::Blocked, Code::ForeignNode));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::ForeignNode)));
     assert_eq!(simulation.count(Kind::Logout, 0) + simulation.count(Kind::Login, 0), 0);
     simulation.ask(Verb::Rejoin);
     simulation.run_until(simulation.now_ms + 2_000);
@@ -39,10 +33,10 @@ fn what_somebody_logs_in_after_the_node_has_left_is_theirs() {
     let mut simulation = joined();
     simulation.ask(Verb::Leave);
     simulation.run_until(simulation.now_ms + 5_000);
-    assert_eq!(found(&simulation), (Phase::Left, None));
+    assert_eq!(simulation.shows(), (Phase::Left, None));
     simulation.outside.somebody_joins();
     simulation.run_until(simulation.now_ms + 60_000);
-    assert_eq!(found(&simulation), (Phase::Blocked, Some(Code::ForeignNode)));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::ForeignNode)));
     assert_eq!(simulation.count(Kind::Logout, 0), 1, "it was logged out");
 }
 
@@ -51,7 +45,7 @@ fn a_foreign_node_that_was_logged_out_is_no_obstacle_after_a_refresh() {
     let mut simulation = Simulation::new();
     simulation.outside.somebody_joins();
     simulation.run_until(simulation.now_ms + 5_000);
-    assert_eq!(found(&simulation), (Phase::Blocked, Some(Code::ForeignNode)));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::ForeignNode)));
     simulation.outside.forget_node();
     simulation.ask(Verb::Refresh);
     simulation.run_until_online().expect("joins");
@@ -63,11 +57,11 @@ fn a_clone_that_was_seen_to_be_one_is_one_while_the_metadata_is_away() {
     simulation.kill_and_restart();
     simulation.outside.cloned = true;
     simulation.run_until(simulation.now_ms + 5_000);
-    assert_eq!(found(&simulation), (Phase::Blocked, Some(Code::InstanceChanged)));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::InstanceChanged)));
     simulation.outside.set(Weak::Metadata, true);
     simulation.kill_and_restart();
     let restarted = simulation.now_ms;
     simulation.run_until(restarted + 60_000);
-    assert_eq!(found(&simulation), (Phase::Blocked, Some(Code::InstanceChanged)));
+    assert_eq!(simulation.shows(), (Phase::Blocked, Some(Code::InstanceChanged)));
     assert_eq!(simulation.count(Kind::StartDaemon, restarted), 0, "it ran with the copied key");
 }
