@@ -114,7 +114,7 @@ fn carry_out_here(cli: &Cli) -> ExitCode {
         Err(errors) if cli.command.asks_the_agent() => {
             let said = output.talk(format_args!("the configuration on disk cannot be used\n{errors}"));
             // The agent that runs has another one in force, and where it listens is rarely configured.
-            match (said, load(&Sources { dirs: Vec::new(), ..sources.clone() })) {
+            match (said, load(&sources.without_files())) {
                 (Ok(()), Ok(loaded)) => block_on(carry_out(&cli.command, loaded.settings, sources, &mut output)),
                 (said, _) => output.ended(said.map(|()| ExitCode::Configuration)),
             }

@@ -30,19 +30,24 @@ const USER: &str = "devbox-agent";
 /// stay for as long as this process lives. A configuration that cannot be used is what requests are answered with: the agent that runs has
 /// another one in force, and tells people.
 pub async fn run(sources: Sources, output: &mut Output<'_>) -> ExitCode {
-    let defaults = Sources { dirs: Vec::new(), overrides: Vec::new(), ..sources.clone() };
-    let level = config::load(&sources).or_else(|_| config::load(&defaults)).map(|loaded| loaded.settings.log_level);
+    let read = usable(&sources);
+    let of_log = read.clone().or_else(|| usable(&Sources { overrides: Vec::new(), ..sources.without_files() }));
     // The level stays: this process ends long before anybody changes it.
     let _set_log_level =
-        level.map(|level| logging::start(&level, std::env::var("JOURNAL_STREAM").ok().as_deref())).ok();
-    let result = match serve_agent(sources).await {
+        of_log.map(|settings| logging::start(&settings.log_level, std::env::var("JOURNAL_STREAM").ok().as_deref()));
+    let result = match serve_agent(read, sources).await {
         Ok(()) => Ok(ExitCode::Fine),
         Err(error) => output.talk(format_args!("{error:#}")).map(|()| ExitCode::No),
     };
     output.ended(result)
 }
 
-async fn serve_agent(sources: Sources) -> anyhow::Result<()> {
+/// The configuration, if it can be used; what is wrong with it is what each request is answered with.
+fn usable(sources: &Sources) -> Option<Settings> {
+    config::load(sources).ok().map(|loaded| loaded.settings)
+}
+
+async fn serve_agent(read: Option<Settings>, sources: Sources) -> anyhow::Result<()> {
     dumpable::forbid().context("failed to forbid core dumps")?;
     let mut stop = signal(SignalKind::terminate()).context("failed to watch for signals")?;
     let listener = listener::passed().context("failed to serve: devbox-agent-helper.socket starts this verb")?;
@@ -52,8 +57,10 @@ async fn serve_agent(sources: Sources) -> anyhow::Result<()> {
     let policies = sources.clone();
     let read_policy: ReadPolicy =
         Box::new(move || config::load(&policies).map(|loaded| Policy::from(&loaded.settings)));
-    let find_tailscaled: FindTailscaled =
-        Box::new(move || config::load(&sources).map_err(unusable).and_then(|loaded| tailscaled(&loaded.settings)));
+    let find_tailscaled: FindTailscaled = Box::new(move || match &read {
+        Some(settings) => tailscaled(settings),
+        None => config::load(&sources).map_err(unusable).and_then(|loaded| tailscaled(&loaded.settings)),
+    });
     let helper = Helper::new(read_policy, find_tailscaled, edges());
     let stopped = async move {
         stop.recv().await;

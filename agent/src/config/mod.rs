@@ -65,7 +65,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-/// The same for the agent itself, which cannot be the agent that it asks.
+impl Sources {
+    /// The same without what is on disk: the defaults, and what the command line says over them.
+    pub fn without_files(&self) -> Self {
+        Self { dirs: Vec::new(), ..self.clone() }
+    }
+}
+
+/// The same as [`load`] for the agent itself, which cannot be the agent that it asks.
 pub fn load_for_agent(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     let loaded = load(sources)?;
     if !matches!(loaded.settings.metadata.provider, ProviderSettings::Agent { .. }) {
