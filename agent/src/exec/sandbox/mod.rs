@@ -148,6 +148,7 @@ fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Fai
     dumpable::forbid().map_err(Step::IdMaps.failed())?;
     mounts::build(&plan.host).map_err(Step::Mounts.failed())?;
     open_tun().map_err(Step::Tun.failed())?;
+    let outward = plan.host.outward;
     let mut processes = Processes::new(plan, caller, control.try_clone().map_err(Step::Processes.failed())?);
     let pasta = processes.prepare_pasta().map_err(Step::Processes.failed())?;
     processes.start_broker().map_err(Step::Processes.failed())?;
@@ -158,7 +159,7 @@ fn build(plan: Plan, caller: Caller, control: &OwnedFd) -> Result<Processes, Fai
     }
     match pasta {
         Some(pasta) => pasta.go().map_err(Step::Processes.failed())?,
-        None => processes.lead_nowhere(&mut network).map_err(Step::Network.failed())?,
+        None => network.lead_nowhere(outward).map_err(Step::Network.failed())?,
     }
     processes.use_network(network);
     processes.start_firewall().map_err(Step::Processes.failed())?;

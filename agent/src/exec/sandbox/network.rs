@@ -72,9 +72,7 @@ impl Network {
         };
         Ok(table("/proc/self/net/route", is_default)? || table("/proc/self/net/ipv6_route", is_default6)?)
     }
-}
 
-impl Network {
     /// Has questions of the resolver arrive at the relay.
     pub fn resolve_by(&self, relay: &OwnedFd) -> io::Result<()> {
         interface::add_lone_address(LOOPBACK_ALIAS, FORWARDER)?;

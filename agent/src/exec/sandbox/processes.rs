@@ -120,11 +120,6 @@ impl Processes {
         Ok(Some(ours))
     }
 
-    /// Makes a network without pasta: an interface that leads nowhere.
-    pub fn lead_nowhere(&self, network: &mut Network) -> io::Result<()> {
-        network.lead_nowhere(self.plan.host.outward)
-    }
-
     /// Sets the rules; the command waits until they are in force.
     pub fn start_firewall(&mut self) -> Result<(), ForkError> {
         let file = Path::new(DIRECTORY).join("rules");

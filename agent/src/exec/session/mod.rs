@@ -51,24 +51,18 @@ pub(super) async fn run(
     let [tailscaled, others] = given.outputs;
     let outputs = [Lines::of(tailscaled)?, Lines::of(others)?];
     let deadline = Instant::now() + request.join_timeout;
-    let directory = tokio::select! {
-        built = built(&link) => Directory::new(built?),
-        ended = ended_before(&mut signals) => return Err(ended),
-        () = tokio::time::sleep_until(deadline) => return Err(Failure::late("the sandbox did not stand", request)),
-    };
+    let late = |what| Failure::late(what, request);
+    let built = tokio::time::timeout_at(deadline, built(&link));
+    let built = unless_ended(&mut signals, built).await?;
+    let directory = Directory::new(built.map_err(|_| late("the sandbox did not stand"))??);
     if request.check {
-        return tokio::select! {
-            checked = check::run(request, &link, outputs, &given.programs) => checked,
-            ended = ended_before(&mut signals) => Err(ended),
-        };
+        return unless_ended(&mut signals, check::run(request, &link, outputs, &given.programs)).await?;
     }
     // The sandbox is a process of its own by now, and has its maps; from here on this one holds credentials.
     dumpable::forbid().map_err(Failure::own("forbid core dumps"))?;
-    let services = tokio::select! {
-        services = services() => services.map_err(|error| Failure::Services(format!("{error:#}")))?,
-        ended = ended_before(&mut signals) => return Err(ended),
-        () = tokio::time::sleep_until(deadline) => return Err(Failure::late("there was no credential", request)),
-    };
+    let services = unless_ended(&mut signals, tokio::time::timeout_at(deadline, services())).await?;
+    let services = services.map_err(|_| late("there was no credential"))?;
+    let services = services.map_err(|error| Failure::Services(format!("{error:#}")))?;
     let record = Record::open(request, services.clock.clone()).map_err(Failure::own("open what --json names"))?;
     Run::new(request, link, directory, signals, outputs, record, deadline).until_done(services).await
 }
@@ -78,6 +72,14 @@ async fn built(link: &Link) -> Result<OwnedFd, Failure> {
     match link.next().await? {
         (News::Built, packet) => packet.descriptor.ok_or(Failure::Silent),
         _ => Err(Failure::Silent),
+    }
+}
+
+/// Does some work that comes before the command, unless somebody ends the run meanwhile.
+async fn unless_ended<T>(signals: &mut Signals, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => Ok(done),
+        ended = ended_before(signals) => Err(ended),
     }
 }
 
