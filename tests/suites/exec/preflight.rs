@@ -1,14 +1,13 @@
 //! What keeps a run from beginning: one line says what, and what to do, before anybody is asked for anything.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use devbox_lab::machine::story;
+use devbox_lab::machine::{eventually, story};
 use devbox_lab::scene::Scene;
 use nix::sys::signal::Signal;
 
-use crate::job::{Job, code_of, program};
+use crate::job::{Job, LIMIT, code_of, program};
 use crate::peer::{PAGE, Peer};
+use crate::tree::is_called;
 
 /// Nobody was asked for anything.
 fn nobody_was_asked(scene: &Scene) -> Result<()> {
@@ -115,8 +114,9 @@ fn check_names_what_would_not_do() {
         let mut shell = job.command("bash");
         shell.args(["-c", &format!("{STAND_INS}; exec \"$0\" exec --check"), &program(&job.machine, "devbox-agent")]);
         let run = job.machine.spawn(shell)?;
-        // Far more than it takes to ask.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let asked =
+            || async { Ok(job.machine.processes()?.into_iter().any(|pid| is_called(pid, "sleep")).then_some(())) };
+        eventually("pasta being asked", LIMIT, asked).await?;
         run.signal(Signal::SIGTERM)?;
         assert_eq!(code_of(&run).await?, 143);
         std::fs::remove_file(path)?;

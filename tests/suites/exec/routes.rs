@@ -19,6 +19,16 @@ fn pages(addresses: &[&str]) -> String {
     addresses.iter().map(open).collect()
 }
 
+/// A peer with a network behind it, of which it tells the tailnet.
+async fn with_network(scene: &Scene) -> Result<Peer> {
+    let peer = Peer::join(scene).await?;
+    for host in HOSTS {
+        on(&peer.machine, &format!("addr add {host} dev lo")).await?;
+    }
+    peer.advertise(scene, &format!("--advertise-routes={}", SUBNETS.join(",")), &SUBNETS).await?;
+    Ok(peer)
+}
+
 /// Lets a machine pass packets on.
 async fn forwards(peer: &Peer) -> Result<()> {
     let mut shell = peer.machine.command("sh");
@@ -32,11 +42,7 @@ async fn forwards(peer: &Peer) -> Result<()> {
 fn routes_of_other_nodes_are_used_when_asked_for() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
-        let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
-        for host in HOSTS {
-            on(&peer.machine, &format!("addr add {host} dev lo")).await?;
-        }
-        peer.advertise(&scene, &format!("--advertise-routes={}", SUBNETS.join(",")), &SUBNETS).await?;
+        let (job, _peer) = (Job::new(&scene, "ci").await?, with_network(&scene).await?);
         let opened = pages(&HOSTS);
         let without = job.script(&["--wait-for", "peer:80"], &opened, 0).await?;
         assert_eq!(without, "none\nnone\n");
@@ -51,11 +57,7 @@ fn routes_of_other_nodes_are_used_when_asked_for() {
 fn what_the_machine_reaches_through_its_own_tailnet_is_out_of_reach() {
     story(|lab| async move {
         let scene = Scene::start(lab).await?;
-        let (job, peer) = (Job::new(&scene, "ci").await?, Peer::join(&scene).await?);
-        for host in HOSTS {
-            on(&peer.machine, &format!("addr add {host} dev lo")).await?;
-        }
-        peer.advertise(&scene, &format!("--advertise-routes={}", SUBNETS.join(",")), &SUBNETS).await?;
+        let (job, _peer) = (Job::new(&scene, "ci").await?, with_network(&scene).await?);
         let own = scene.join_by_hand(&job.machine, &scene.platform.tagged_key(&["tag:ci"], true).await?).await?;
         let mut accept = job.machine.command("tailscale");
         accept.arg(format!("--socket={SOCKET}")).args(["set", "--accept-routes"]);

@@ -24,7 +24,7 @@ impl Tree {
 
     /// The process of a run that has this name, as the kernel has it.
     pub fn named(name: &str) -> Result<Pid> {
-        let found = nested()?.into_iter().find(|pid| comm(*pid).is_some_and(|comm| comm.trim() == name));
+        let found = nested()?.into_iter().find(|pid| is_called(*pid, name));
         found.with_context(|| format!("no run has a {name}: {}", shown()))
     }
 
@@ -111,6 +111,11 @@ fn shown() -> String {
 pub fn state(pid: Pid) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Whether a process has this name, as the kernel has it.
+pub fn is_called(pid: Pid, name: &str) -> bool {
+    comm(pid).is_some_and(|comm| comm.trim() == name)
 }
 
 fn comm(pid: Pid) -> Option<String> {
